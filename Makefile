@@ -1,0 +1,56 @@
+# Everything here works on a fresh clone: each target first makes .venv with what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := echo tests serve.py gradio_app.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check serve ui parity format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.base ## Speak a sentence on the CPU with the shipped model into demo.wav
+	$(BIN)/echo-tts demo --out demo.wav
+
+test: check ## Lint, types, import contract and all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## Lint, types and import contract only
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+serve: $(VENV)/.base ## Start the HTTP server; settings: make serve ARGS="preset=equal"
+	$(BIN)/python serve.py $(ARGS)
+
+ui: $(VENV)/.ui ## Start the Gradio UI; settings as for serve
+	$(BIN)/python gradio_app.py $(ARGS)
+
+parity: $(VENV)/.dev ## Check every golden value; another folder: make parity FOLDER=...
+	$(BIN)/python tests/parity.py $(or $(FOLDER),tests/data/parity)
+
+format: $(VENV)/.dev ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean: ## Remove .venv, caches and build outputs
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) (once; PyTorch is the big one)"
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ui: $(VENV)/.base
+	$(PIP) install -q -c constraints.txt -e ".[ui]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) install -q -c constraints.txt -e ".[dev]"
+	@touch $@

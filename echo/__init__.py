@@ -1,0 +1,3 @@
+"""Echo: speech in a cloned voice, streamed. See README.md."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,96 @@
+"""The interpolations used in ``conf/`` and the environment flags behind them.
+
+``${echo.env:NAME,default}``  environment variable NAME; unset or empty, the default
+                              (``oc.env`` would take an empty value as it is)
+``${echo.preset:}``           the preset named by ECHO_PERFORMANCE_PRESET, or ``default``
+``${echo.auto_model:}``       ``base`` or ``tiny``
+``${echo.folder:NAME}``       folder NAME in the working directory, else the one shipped
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from echo.config.paths import shipped_path
+from echo.errors import ConfigError
+
+PRESET_FLAG = "ECHO_PERFORMANCE_PRESET"
+CHECKPOINT_FLAGS = ("ECHO_MODEL_REPO", "ECHO_FISH_REPO", "ECHO_PCA_REPO", "ECHO_LORA_REPO")
+FALLBACK_PRESET = "default"
+
+_ENV = re.compile(r"\$\{echo\.env:(\w+)")
+
+
+def register_resolvers() -> None:
+    """Make the interpolations known to OmegaConf. Doing it again changes nothing.
+
+    :func:`echo.config.compose` does it by itself. A program under ``@hydra.main`` calls it before
+    Hydra starts.
+    """
+    from omegaconf import OmegaConf
+
+    resolvers: dict[str, Callable[..., Any]] = {
+        "echo.env": _env,
+        "echo.preset": lambda: choose_preset(os.environ),
+        "echo.auto_model": lambda: choose_model(os.environ, _cuda_present),
+        "echo.folder": _folder,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def choose_model(environ: Mapping[str, str], cuda_present: Callable[[], bool]) -> str:
+    """``base`` where a flag names a checkpoint or CUDA is present, else ``tiny``."""
+    if any(environ.get(flag) for flag in CHECKPOINT_FLAGS) or cuda_present():
+        return "base"
+    return "tiny"
+
+
+def choose_preset(environ: Mapping[str, str]) -> str:
+    """The preset that ECHO_PERFORMANCE_PRESET names; not set or unknown: ``default``."""
+    name = environ.get(PRESET_FLAG, "").strip().lower()
+    return name if name in preset_names() else FALLBACK_PRESET
+
+
+def preset_names() -> tuple[str, ...]:
+    """The presets in ``conf/preset/``, in alphabetical order."""
+    return group_options()["preset"]
+
+
+def group_options() -> dict[str, tuple[str, ...]]:
+    """The groups of ``conf/``, each with the names of its options, in alphabetical order."""
+    groups = sorted(folder for folder in shipped_path("conf").iterdir() if folder.is_dir())
+    options = {
+        folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml"))) for folder in groups
+    }
+    return {group: names for group, names in options.items() if names}
+
+
+def flag_in(raw: object) -> str | None:
+    """The environment flag that ``raw``, an unresolved value, takes its value from right now."""
+    if not isinstance(raw, str):
+        return None
+    return next((name for name in _ENV.findall(raw) if os.environ.get(name)), None)
+
+
+def _env(name: str, default: Any = None) -> Any:
+    return os.environ.get(name) or default
+
+
+def _folder(name: str) -> str:
+    if Path(name).is_dir():
+        return name
+    try:
+        return str(shipped_path(name))
+    except ConfigError:  # removed on purpose: voice folders that do not exist are skipped
+        return name
+
+
+def _cuda_present() -> bool:
+    import torch  # seconds; only the choice between two models needs it
+
+    return torch.cuda.is_available()

@@ -1,0 +1,350 @@
+"""The configuration as frozen dataclasses, one per group of ``conf/``.
+
+Fields have no defaults: a default lives once, in ``conf/``, with its unit in the name.
+Values are checked when an object is made; a :class:`ConfigError` names the key at fault.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from echo.errors import ConfigError
+from echo.spec import MAX_LATENTS, MAX_SPEAKER_LATENTS, MAX_TEXT_TOKENS
+
+MAX_STEPS = 200  # more never helped and would let one request hold the device for minutes
+
+DTYPES = ("bfloat16", "float16", "float32")
+MAX_SEED = 2**63 - 1  # the highest one that every torch.Generator takes
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """A low-rank update merged into the DiT at load (model.md §8)."""
+
+    repo: str | None  # hub id or local folder
+    filename: str | None  # file in it; None: the only .safetensors there
+    scale: float
+    alpha: float
+    first_block: bool  # only the first block of a stream uses it: 5 steps, no guidance
+
+    def __post_init__(self) -> None:
+        _finite("model.lora.scale", self.scale)
+        _range("model.lora.alpha", self.alpha, low=0.0, low_open=True)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which weights, where and in what number format."""
+
+    name: str
+    repo: str  # hub id, local folder, or shipped:NAME
+    codec_repo: str
+    pca_repo: str
+    weights: str  # checkpoint | random
+    random_seed: int  # of weights=random
+    device: str  # auto (cuda if present, else cpu) | cpu | cuda | cuda:N
+    codec_device: str
+    dtype: str  # one of DTYPES
+    codec_dtype: str
+    lora: LoraConfig
+
+    def __post_init__(self) -> None:
+        _one_of("model.weights", self.weights, ("checkpoint", "random"))
+        _range("model.random_seed", self.random_seed, 0, MAX_SEED)
+        for key in ("device", "codec_device"):
+            _device(f"model.{key}", getattr(self, key))
+        for key in ("dtype", "codec_dtype"):
+            _one_of(f"model.{key}", getattr(self, key), DTYPES)
+        for key in ("repo", "codec_repo", "pca_repo"):
+            _check(bool(getattr(self, key)), f"model.{key}", "must not be empty")
+
+
+@dataclass(frozen=True)
+class PresetConfig:
+    """Shape of a streamed generation: latents per block (46.4 ms each), Euler steps per block."""
+
+    name: str
+    block_sizes: tuple[int, ...]
+    num_steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_blocks("preset.block_sizes", self.block_sizes)
+        check_steps("preset.num_steps", self.num_steps, len(self.block_sizes))
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Guidance, noise, score rescaling, forced speaker, early stop (model.md §5, service.md §1)."""
+
+    guidance_mode: str  # independent: three passes
+    cfg_scale_text: float
+    cfg_scale_speaker: float
+    cfg_min_t: float
+    cfg_max_t: float
+    truncation_factor: float | tuple[float, ...] | None  # one value, or one per block
+    init_scale: float | tuple[float, ...]
+    rescale_k: float | None
+    rescale_sigma: float | None
+    speaker_kv_scale: float | None
+    speaker_kv_min_t: float | None
+    speaker_kv_max_layers: int | None
+    early_stop_on_zero: bool
+    zero_eps: float
+    zero_tail_frames: int
+    zero_tail_min_frac: float
+    zero_tail_absmax: float
+    nonstream_block_sizes: tuple[int, ...]
+    nonstream_num_steps: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _one_of("sampler.guidance_mode", self.guidance_mode, ("independent",))
+        _range("sampler.cfg_scale_text", self.cfg_scale_text, -100.0, 100.0)
+        _range("sampler.cfg_scale_speaker", self.cfg_scale_speaker, -100.0, 100.0)
+        _range("sampler.cfg_min_t", self.cfg_min_t, 0.0, 1.0)
+        _range("sampler.cfg_max_t", self.cfg_max_t, 0.0, 1.0)
+        for value in per_block(self.truncation_factor):
+            _range("sampler.truncation_factor", value, 0.0, 10.0, low_open=True)
+        for value in per_block(self.init_scale):
+            _range("sampler.init_scale", value, 0.0, 1.0, low_open=True)
+        for name in ("rescale_k", "rescale_sigma", "speaker_kv_scale"):
+            value = getattr(self, name)
+            if value is not None:
+                _range(f"sampler.{name}", value, 0.0, 1000.0, low_open=True)
+        if self.speaker_kv_min_t is not None:
+            _range("sampler.speaker_kv_min_t", self.speaker_kv_min_t, 0.0, 1.0)
+        if self.speaker_kv_max_layers is not None:
+            _range("sampler.speaker_kv_max_layers", self.speaker_kv_max_layers, 0)
+        _range("sampler.zero_eps", self.zero_eps, 0.0)
+        _range("sampler.zero_tail_frames", self.zero_tail_frames, 1, MAX_LATENTS)
+        _range("sampler.zero_tail_min_frac", self.zero_tail_min_frac, 0.0, 1.0)
+        _range("sampler.zero_tail_absmax", self.zero_tail_absmax, 0.0)
+        check_blocks("sampler.nonstream_block_sizes", self.nonstream_block_sizes)
+        check_steps(
+            "sampler.nonstream_num_steps",
+            self.nonstream_num_steps,
+            len(self.nonstream_block_sizes),
+        )
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Normalisation and limits of the text."""
+
+    normalize_exclamation: bool
+    max_text_length: int  # tokens (bytes + BOS) of one generation
+    max_input_chars: int  # of a whole request
+
+    def __post_init__(self) -> None:
+        _range("text.max_text_length", self.max_text_length, 16, MAX_TEXT_TOKENS)
+        _range("text.max_input_chars", self.max_input_chars, 1)
+
+
+@dataclass(frozen=True)
+class ChunkingConfig:
+    """How a long text is cut into generations (service.md §1)."""
+
+    enabled: bool
+    target_seconds: float
+    min_seconds: float
+    max_seconds: float
+    chars_per_second: float
+    words_per_second: float
+
+    def __post_init__(self) -> None:
+        for name in (
+            "target_seconds",
+            "max_seconds",
+            "chars_per_second",
+            "words_per_second",
+        ):
+            _range(f"chunking.{name}", getattr(self, name), 0.0, 1e6, low_open=True)
+        _range("chunking.min_seconds", self.min_seconds, 0.0, 1e6)
+        _check(
+            self.min_seconds <= self.target_seconds <= self.max_seconds,
+            "chunking.target_seconds",
+            "must lie between chunking.min_seconds and chunking.max_seconds",
+        )
+
+
+@dataclass(frozen=True)
+class CompileConfig:
+    """torch.compile of the model and the codec. None: on CUDA yes, on the CPU no."""
+
+    model: bool | None
+    codec: bool | None
+    lora_only: bool  # of the two models of lora.first_block, compile only the one with LoRA
+    cache_dir: str | None  # None: the temporary folder of the system
+    cache_version: str
+
+
+@dataclass(frozen=True)
+class VadConfig:
+    """Reroll of blocks with a long silence, found by Silero VAD."""
+
+    enabled: bool
+    silence_threshold_ms: float
+    max_rerolls: int
+
+    def __post_init__(self) -> None:
+        _range("vad.silence_threshold_ms", self.silence_threshold_ms, 50.0, 60_000.0)
+        _range("vad.max_rerolls", self.max_rerolls, 0, 20)
+
+
+@dataclass(frozen=True)
+class VoicesConfig:
+    """Where reference voices live, how they are read, and the cache of encoded ones."""
+
+    roots: tuple[str, ...]  # folders; those that do not exist are skipped
+    default: str | None  # of requests that name no voice; None: the first by name
+    folder_support: bool
+    folder_gap_seconds: float
+    max_file_bytes: int
+    max_inline_bytes: int  # of base64 audio in a request, decoded
+    max_latents: int  # of the encoded reference
+    cache_bytes: int
+    cache_on_device: bool
+
+    def __post_init__(self) -> None:
+        _range("voices.folder_gap_seconds", self.folder_gap_seconds, 0.0, 60.0)
+        _range("voices.max_file_bytes", self.max_file_bytes, 1)
+        _range("voices.max_inline_bytes", self.max_inline_bytes, 1)
+        _range("voices.max_latents", self.max_latents, 4, MAX_SPEAKER_LATENTS)
+        _range("voices.cache_bytes", self.cache_bytes, 0)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Queueing, warm-up and diagnostics of the engine."""
+
+    max_active: int  # requests advanced together, step by step
+    max_queued: int  # requests waiting beyond those
+    buffer_seconds: float  # audio kept ready for a slow reader before its request pauses
+    cpu_threads: int | None  # None: PyTorch's own choice
+    warmup_text: str | None
+    warmup_voice: str | None
+    debug: bool  # verbose timings; the last generation is saved to api_generation.wav
+
+    def __post_init__(self) -> None:
+        _range("engine.max_active", self.max_active, 1, 1024)
+        _range("engine.max_queued", self.max_queued, 0, 100_000)
+        _range("engine.buffer_seconds", self.buffer_seconds, 0.0, 3600.0, low_open=True)
+        if self.cpu_threads is not None:
+            _range("engine.cpu_threads", self.cpu_threads, 1, 1024)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """The HTTP server."""
+
+    host: str
+    port: int
+    max_body_bytes: int
+
+    def __post_init__(self) -> None:
+        _range("server.port", self.port, 0, 65_535)
+        _range("server.max_body_bytes", self.max_body_bytes, 1024)
+
+
+@dataclass(frozen=True)
+class UIConfig:
+    """The page in the browser."""
+
+    host: str
+    port: int
+
+    def __post_init__(self) -> None:
+        _check(bool(self.host), "ui.host", "must not be empty")
+        _range("ui.port", self.port, 1, 65_535)
+
+
+@dataclass(frozen=True)
+class InworldConfig:
+    """The Inworld-like protocol (service.md §2 and §3)."""
+
+    compat: bool
+    clone_enabled: bool
+    max_sample_size: int  # bytes
+    default_workspace: str
+
+    def __post_init__(self) -> None:
+        _range("inworld.max_sample_size", self.max_sample_size, 1)
+
+
+@dataclass(frozen=True)
+class EchoConfig:
+    """All of it. ``Engine.from_config`` takes this and nothing else."""
+
+    model: ModelConfig
+    preset: PresetConfig
+    sampler: SamplerConfig
+    text: TextConfig
+    chunking: ChunkingConfig
+    compile: CompileConfig
+    vad: VadConfig
+    voices: VoicesConfig
+    engine: EngineConfig
+    server: ServerConfig
+    ui: UIConfig
+    inworld: InworldConfig
+
+
+def per_block(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    """A setting given once or per block, as a tuple (empty for None)."""
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
+def check_blocks(key: str, block_sizes: tuple[int, ...]) -> None:
+    """Raise unless there is at least one block, each >= 1, together at most ``MAX_LATENTS``."""
+    _check(len(block_sizes) > 0, key, "needs at least one block")
+    for size in block_sizes:
+        _range(key, size, 1)
+    total = sum(block_sizes)
+    _check(total <= MAX_LATENTS, key, f"adds up to {total} latents; at most {MAX_LATENTS} fit")
+
+
+def check_steps(key: str, num_steps: tuple[int, ...], blocks: int) -> None:
+    """Raise unless there is one step count for each of ``blocks`` blocks, each in 1..MAX_STEPS."""
+    _check(
+        len(num_steps) == blocks,
+        key,
+        f"lists {len(num_steps)} step counts for {blocks} blocks; give one for each",
+    )
+    for steps in num_steps:
+        _range(key, steps, 1, MAX_STEPS)
+
+
+def _finite(key: str, value: float) -> None:
+    _check(math.isfinite(value), key, f"must be a finite number, not {value}")
+
+
+def _range(
+    key: str,
+    value: float,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    low_open: bool = False,
+) -> None:
+    _finite(key, value)
+    if low_open:
+        _check(value > low, key, f"is {value}; it must be above {low:g}")
+    _check(value >= low, key, f"is {value}; the lowest allowed value is {low:.10g}")
+    _check(value <= high, key, f"is {value}; the highest allowed value is {high:.10g}")
+
+
+def _device(key: str, value: str) -> None:
+    ok = re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None
+    _check(ok, key, f"is {value!r}; choose auto, cpu, cuda or cuda:N")
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    _check(value in choices, key, f"is {value!r}; choose one of {', '.join(choices)}")
+
+
+def _check(ok: bool, key: str, problem: str) -> None:
+    if not ok:
+        raise ConfigError(f"{key} {problem}", param=key)

@@ -1,0 +1,168 @@
+"""Echo as one object: text and a voice in, audio out, for any number of callers at once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from echo.audio.vad import SpeechDetector
+from echo.config.schema import EchoConfig
+from echo.engine.components import Components, load_components, parameter_count
+from echo.engine.generation import Generation
+from echo.engine.request import SpeechRequest, resolve_seed, resolve_settings
+from echo.engine.stream import Audio, Feed, SpeechStream, StreamInfo
+from echo.engine.voice_bank import VoiceBank
+from echo.engine.worker import Worker
+from echo.errors import InvalidRequestError
+from echo.models.compile import compile_components, save_artifacts
+from echo.spec import SAMPLE_RATE
+from echo.text import PreparedText, prepare
+from echo.voices.source import resolve
+from echo.voices.store import VoiceStore
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The networks, the voices and the worker that owns the device.
+
+    Thread-safe: ``stream`` and ``synthesize`` may be called from several threads at once. Close
+    it (or use ``with``) to free the device.
+    """
+
+    def __init__(self, config: EchoConfig, components: Components) -> None:
+        """An engine over networks that are there already; :meth:`from_config` loads them."""
+        self.config = config
+        self.components = components
+        self.voices = VoiceStore(config.voices)
+        self.sample_rate = SAMPLE_RATE
+        self._compiled = False
+        self._bank = VoiceBank(components, config.voices)
+        self._detector = SpeechDetector() if config.vad.enabled else None
+        self._worker = Worker(
+            sample_rate=SAMPLE_RATE,
+            max_active=config.engine.max_active,
+            max_queued=config.engine.max_queued,
+            buffer_seconds=config.engine.buffer_seconds,
+        )
+
+    @classmethod
+    def from_config(cls, config: EchoConfig) -> Engine:
+        """Load what ``config`` names and start the worker.
+
+        Raises:
+            CheckpointError: weights that are not there, not complete or of another model.
+            ConfigError: a device this machine does not have.
+        """
+        if config.engine.cpu_threads is not None:
+            torch.set_num_threads(config.engine.cpu_threads)
+        begun = time.monotonic()
+        components = load_components(config)
+        compiled = compile_components(components.models, components.codec, config.compile)
+        engine = cls(config, components)
+        engine._compiled = compiled
+        log.info("%s, ready in %.1f s", engine.describe(), time.monotonic() - begun)
+        return engine
+
+    def describe(self) -> str:
+        """Model, size, device and number format in one line."""
+        c, m = self.components, self.config.model
+        weights = "random weights: it makes noise" if m.weights == "random" else m.repo
+        million = (parameter_count(c.model) + parameter_count(c.codec)) / 1e6
+        return (
+            f"model {m.name} ({weights}; {million:.0f} M parameters) on {c.model.device}, "
+            f"{str(c.model.dtype).removeprefix('torch.')}; codec on {c.codec.device}, "
+            f"{str(c.codec.dtype).removeprefix('torch.')}"
+        )
+
+    def prepare_text(self, request: SpeechRequest) -> PreparedText:
+        """The text as it will be spoken, without speaking it.
+
+        Raises:
+            InvalidRequestError: nothing to speak, too long, or impossible overrides.
+        """
+        settings = resolve_settings(self.config, request)
+        return prepare(request.text, settings.text, settings.chunking)
+
+    def stream(self, request: SpeechRequest) -> SpeechStream:
+        """Begin to speak. Checks everything before it returns; the audio follows by iteration.
+
+        Decodes the reference voice in the calling thread: not for an event loop.
+
+        Raises:
+            InvalidRequestError: anything wrong with the request; ``param`` names the field.
+            BusyError: the queue is full.
+        """
+        settings = resolve_settings(self.config, request)
+        seed = resolve_seed(request.seed)
+        text = prepare(request.text, settings.text, settings.chunking)
+        if request.voice is not None and not isinstance(request.voice, str):
+            raise InvalidRequestError("voice must be a string", param="voice")
+        source = resolve(request.voice, self.voices, self.config.voices)
+        pending = self._bank.prepare(source) if source is not None else None
+        name = source.name or source.content_key[:12] if source is not None else None
+        info = StreamInfo(seed=seed, voice=name, text=text, settings=settings)
+        stream = SpeechStream(info, SAMPLE_RATE)
+        feed = Feed(stream)
+        generation = Generation(
+            self.components,
+            self._bank,
+            pending,
+            info,
+            feed,
+            vad=self.config.vad,
+            detector=self._detector,
+        )
+        stream.attach(self._worker.submit(feed, generation.run()))
+        return stream
+
+    def synthesize(self, request: SpeechRequest) -> Audio:
+        """The stream of ``request``, joined: float32 [T], -1 ... 1, at ``sample_rate``."""
+        with self.stream(request) as stream:
+            return stream.read()
+
+    def warm_up(self) -> None:
+        """Speak ``engine.warmup_text`` once, if set, so that the first listener need not wait."""
+        text = self.config.engine.warmup_text
+        if text is None:
+            return
+        begun = time.monotonic()
+        audio = self.synthesize(SpeechRequest(text, voice=self.config.engine.warmup_voice, seed=0))
+        peak = float(np.abs(audio).max()) if len(audio) else 0.0
+        log.info(
+            "warm-up: %.1f s of audio in %.1f s (peak %.2f)",
+            len(audio) / SAMPLE_RATE,
+            time.monotonic() - begun,
+            peak,
+        )
+        if self._compiled:
+            save_artifacts(self.config.compile)
+
+    def stats(self) -> dict[str, Any]:
+        """Requests in work and waiting, and the voice cache."""
+        cache = self._bank.stats()
+        return {
+            "active": self._worker.active,
+            "queued": self._worker.queued,
+            "voice_cache": vars(cache),
+        }
+
+    def close(self) -> None:
+        """Stop the worker; running requests fail with a clear error. Safe to repeat."""
+        self._worker.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

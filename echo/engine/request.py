@@ -1,0 +1,268 @@
+"""What a caller asks for, and the checked settings that come of it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from echo.config.compose import load_preset
+from echo.config.schema import (
+    ChunkingConfig,
+    EchoConfig,
+    PresetConfig,
+    SamplerConfig,
+    TextConfig,
+    check_blocks,
+    check_steps,
+    per_block,
+)
+from echo.errors import ConfigError, InvalidRequestError
+from echo.sampling.block import BlockShape
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """One text to speak.
+
+    Attributes:
+        text: what to say; ``[S1]``, ``[S2]`` switch speakers, ``(laughs)`` and the like are styles.
+        voice: a voice's name, or base64 audio (plain or a data URL); None: the default voice.
+        seed: of the noise, 0 ... 2^63 - 1; None or -1: drawn at random.
+        streaming: blocks of the preset, for early first sound; else the non-streaming shape.
+        overrides: sampler, chunking and text settings by the names of :data:`OVERRIDES`.
+    """
+
+    text: str
+    voice: str | None = None
+    seed: int | None = None
+    streaming: bool = True
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """A request's settings after defaults, preset and overrides."""
+
+    preset: str
+    blocks: tuple[BlockShape, ...]
+    sampler: SamplerConfig
+    text: TextConfig
+    chunking: ChunkingConfig
+
+
+def resolve_seed(seed: object) -> int:
+    """A request's seed as a number; random for None and -1.
+
+    Raises:
+        InvalidRequestError: not a whole number in -1 ... 2^63 - 1.
+    """
+    if seed is None or seed == -1:
+        return secrets.randbits(31)
+    number = _whole(seed)
+    if number is None or not 0 <= number <= MAX_SEED:
+        raise InvalidRequestError(
+            f"seed is {_show(seed)}; give a whole number from 0 to {MAX_SEED}, or -1 for random",
+            param="seed",
+        )
+    return number
+
+
+def resolve_settings(config: EchoConfig, request: SpeechRequest) -> GenerationSettings:
+    """Defaults, then the preset, then the request's overrides.
+
+    Raises:
+        InvalidRequestError: an unknown key, a wrong type or an impossible value; ``param`` is it.
+    """
+    given = {
+        key: _parse(key, value)
+        for key, value in request.overrides.items()
+        if value is not None or key in _NULLABLE
+    }
+    try:
+        preset = load_preset(given["preset"]) if "preset" in given else config.preset
+        sampler = replace(config.sampler, **_subset(given, _SAMPLER))
+        text = replace(config.text, **_subset(given, _TEXT))
+        chunking = replace(
+            config.chunking,
+            **{
+                k.removeprefix("chunking_").removeprefix("chunk_"): v
+                for k, v in _subset(given, _CHUNKING).items()
+            },
+        )
+        blocks = _blocks(preset, sampler, given, streaming=request.streaming)
+    except ConfigError as error:
+        raise _as_request_error(error, given) from error
+    return GenerationSettings(preset.name, blocks, sampler, text, chunking)
+
+
+def _blocks(
+    preset: PresetConfig, sampler: SamplerConfig, given: Mapping[str, Any], *, streaming: bool
+) -> tuple[BlockShape, ...]:
+    sizes = preset.block_sizes if streaming else sampler.nonstream_block_sizes
+    steps = preset.num_steps if streaming else sampler.nonstream_num_steps
+    sizes = given.get("block_sizes", sizes)
+    check_blocks("block_sizes", sizes)
+    if "num_steps" in given:
+        steps = given["num_steps"]
+        steps = steps if isinstance(steps, tuple) else (steps,) * len(sizes)
+    elif len(steps) != len(sizes):  # own blocks, the preset's steps: the last one goes on
+        steps = (steps + (steps[-1],) * len(sizes))[: len(sizes)]
+    check_steps("num_steps", steps, len(sizes))
+    scales = _spread("init_scale", per_block(sampler.init_scale), len(sizes))
+    truncations = _spread("truncation_factor", per_block(sampler.truncation_factor), len(sizes))
+    return tuple(
+        BlockShape(size, count, scale, truncation)
+        for size, count, scale, truncation in zip(sizes, steps, scales, truncations, strict=True)
+        if scale is not None
+    )
+
+
+def _spread(key: str, values: tuple[float, ...], count: int) -> tuple[float | None, ...]:
+    if not values:
+        return (None,) * count
+    if len(values) == 1:
+        return values * count
+    if len(values) != count:
+        raise ConfigError(f"{key} lists {len(values)} values for {count} blocks", param=key)
+    return values
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not value.is_integer():
+        return None
+    return int(value)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _boolean(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _list_of(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    def parse_list(value: object) -> tuple[Any, ...] | None:
+        if not isinstance(value, list | tuple) or not value:
+            return None
+        items = tuple(parse(item) for item in value)
+        return None if None in items else items
+
+    return parse_list
+
+
+def _one_or_list_of(parse: Callable[[object], Any]) -> Callable[[object], Any]:
+    parse_list = _list_of(parse)
+    return lambda value: parse_list(value) if isinstance(value, list | tuple) else parse(value)
+
+
+_WANTED = {
+    _whole: "a whole number",
+    _number: "a finite number",
+    _boolean: "true or false",
+    _string: "a string",
+}
+_SAMPLER: dict[str, tuple[Callable[[object], Any], str]] = {
+    **{
+        key: (_number, _WANTED[_number])
+        for key in (
+            "cfg_scale_text",
+            "cfg_scale_speaker",
+            "cfg_min_t",
+            "cfg_max_t",
+            "rescale_k",
+            "rescale_sigma",
+            "speaker_kv_scale",
+            "speaker_kv_min_t",
+            "zero_eps",
+            "zero_tail_min_frac",
+            "zero_tail_absmax",
+        )
+    },
+    "truncation_factor": (_one_or_list_of(_number), "a number, or a list with one per block"),
+    "init_scale": (_one_or_list_of(_number), "a number, or a list with one per block"),
+    "speaker_kv_max_layers": (_whole, _WANTED[_whole]),
+    "zero_tail_frames": (_whole, _WANTED[_whole]),
+    "early_stop_on_zero": (_boolean, _WANTED[_boolean]),
+    "guidance_mode": (_string, _WANTED[_string]),
+}
+_TEXT: dict[str, tuple[Callable[[object], Any], str]] = {
+    "max_text_length": (_whole, _WANTED[_whole]),
+    "normalize_exclamation": (_boolean, _WANTED[_boolean]),
+}
+_CHUNKING: dict[str, tuple[Callable[[object], Any], str]] = {
+    "chunking_enabled": (_boolean, _WANTED[_boolean]),
+    **{
+        key: (_number, _WANTED[_number])
+        for key in (
+            "chunk_target_seconds",
+            "chunk_min_seconds",
+            "chunk_max_seconds",
+            "chunk_chars_per_second",
+            "chunk_words_per_second",
+        )
+    },
+}
+_SHAPE: dict[str, tuple[Callable[[object], Any], str]] = {
+    "preset": (_string, _WANTED[_string]),
+    "block_sizes": (_list_of(_whole), "a list of whole numbers"),
+    "num_steps": (_one_or_list_of(_whole), "a whole number, or a list with one per block"),
+}
+_PARSERS = {**_SAMPLER, **_TEXT, **_CHUNKING, **_SHAPE}
+_NULLABLE = frozenset(
+    (
+        "truncation_factor",
+        "rescale_k",
+        "rescale_sigma",
+        "speaker_kv_scale",
+        "speaker_kv_min_t",
+        "speaker_kv_max_layers",
+    )
+)
+OVERRIDES = frozenset(_PARSERS)
+"""Names a request's ``overrides`` may use (service.md §1, and ``preset``)."""
+
+
+def _parse(key: str, value: object) -> Any:
+    if key not in _PARSERS:
+        raise InvalidRequestError(
+            f"unknown setting {key!r}; known are {', '.join(sorted(OVERRIDES))}", param=key
+        )
+    if value is None:
+        return None
+    parser, wanted = _PARSERS[key]
+    parsed = parser(value)
+    if parsed is None:
+        raise InvalidRequestError(f"{key} is {_show(value)}; it must be {wanted}", param=key)
+    return parsed
+
+
+def _subset(given: Mapping[str, Any], keys: Mapping[str, object]) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key in keys}
+
+
+def _as_request_error(error: ConfigError, given: Mapping[str, Any]) -> InvalidRequestError:
+    """The same problem under the request's own name for the setting."""
+    key = error.param or ""
+    short = key.rpartition(".")[2]
+    names = (short, f"chunk_{short}", f"chunking_{short}")
+    name = next((n for n in names if n in given), short)
+    return InvalidRequestError(error.message.replace(key, name), param=name)
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

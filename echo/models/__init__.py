@@ -1,0 +1,1 @@
+"""The assembled networks, and everything about their weights."""

@@ -1,0 +1,256 @@
+"""The diffusion transformer with its three encoders (model.md §3 and §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from echo.modules.adaln import LowRankAdaLN, Modulation, timestep_embedding
+from echo.modules.attention import JointAttention, KeyValue
+from echo.modules.encoder import LatentEncoder, TextEncoder
+from echo.modules.mlp import SwiGLU
+from echo.modules.norm import RMSNorm
+from echo.modules.rope import RopeTable, rope_table
+
+LayerKV = tuple[KeyValue, ...]  # keys and values of every layer; immutable, shared by requests
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of the model; the defaults are those of echo-tts-base."""
+
+    latent_size: int = 80
+    model_size: int = 2048
+    num_layers: int = 24
+    num_heads: int = 16
+    intermediate_size: int = 5888
+    norm_eps: float = 1e-5
+    text_vocab_size: int = 256
+    text_model_size: int = 1280
+    text_num_layers: int = 14
+    text_num_heads: int = 10
+    text_intermediate_size: int = 3328
+    speaker_patch_size: int = 4
+    speaker_model_size: int = 1280
+    speaker_num_layers: int = 14
+    speaker_num_heads: int = 10
+    speaker_intermediate_size: int = 3328
+    timestep_embed_size: int = 512
+    adaln_rank: int = 256
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Everything a step needs that depends on t alone: the modulations of every layer."""
+
+    attention: tuple[Modulation, ...]
+    mlp: tuple[Modulation, ...]
+
+
+class DiTBlock(nn.Module):
+    """Joint attention and SwiGLU, each behind its own adaptive norm and gate."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        c = config
+        self.attention = JointAttention(
+            c.model_size, c.num_heads, c.text_model_size, c.speaker_model_size, c.norm_eps
+        )
+        self.mlp = SwiGLU(c.model_size, c.intermediate_size)
+        self.attention_adaln = LowRankAdaLN(c.model_size, c.adaln_rank, c.norm_eps)
+        self.mlp_adaln = LowRankAdaLN(c.model_size, c.adaln_rank, c.norm_eps)
+
+
+class EchoDiT(nn.Module):
+    """Velocity of the noisy latents given text, voice and what was said before.
+
+    Weights only: keys and values come in as immutable per-layer tuples, made once by
+    ``encode_text``, ``encode_speaker`` and ``encode_prefix`` and used in every step.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        self.text_encoder = TextEncoder(
+            c.text_vocab_size,
+            c.text_model_size,
+            c.text_num_layers,
+            c.text_num_heads,
+            c.text_intermediate_size,
+            c.norm_eps,
+        )
+        self.speaker_encoder = self._latent_encoder()
+        self.latent_encoder = self._latent_encoder()
+        self.text_norm = RMSNorm(c.text_model_size, c.norm_eps)
+        self.speaker_norm = RMSNorm(c.speaker_model_size, c.norm_eps)
+        self.latent_norm = RMSNorm(c.speaker_model_size, c.norm_eps)
+        self.in_proj = nn.Linear(c.latent_size, c.model_size)
+        self.cond_module = nn.Sequential(
+            nn.Linear(c.timestep_embed_size, c.model_size, bias=False),
+            nn.SiLU(),
+            nn.Linear(c.model_size, c.model_size, bias=False),
+            nn.SiLU(),
+            nn.Linear(c.model_size, 3 * c.model_size, bias=False),
+        )
+        self.blocks = cast(
+            "Sequence[DiTBlock]", nn.ModuleList(DiTBlock(c) for _ in range(c.num_layers))
+        )
+        self.out_norm = RMSNorm(c.model_size, c.norm_eps)
+        self.out_proj = nn.Linear(c.model_size, c.latent_size)
+
+    def _latent_encoder(self) -> LatentEncoder:
+        c = self.config
+        return LatentEncoder(
+            c.latent_size,
+            c.speaker_patch_size,
+            c.speaker_model_size,
+            c.speaker_num_layers,
+            c.speaker_num_heads,
+            c.speaker_intermediate_size,
+            c.norm_eps,
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.in_proj.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.in_proj.weight.device
+
+    @property
+    def patch(self) -> int:
+        """Latents per patch of the speaker and prefix encoders."""
+        return self.config.speaker_patch_size
+
+    def delete_prefix_modules(self) -> None:
+        """Free the prefix encoder, a fifth of the weights: full-length sampling needs none."""
+        del self.latent_encoder, self.latent_norm
+        for block in self.blocks:
+            del block.attention.wk_latent, block.attention.wv_latent
+
+    def encode_text(self, ids: Tensor, mask: Tensor | None = None) -> LayerKV:
+        """Keys and values of a text.
+
+        Args:
+            ids: [B, L] int token ids.
+            mask: [B, L] bool, True = a real token; None: no padding.
+
+        Returns:
+            Per layer (k, v), each [B, L, H, d] in the model's dtype.
+        """
+        encoded = self.text_norm(self.text_encoder(ids, mask))
+        return tuple(block.attention.project_text(encoded) for block in self.blocks)
+
+    def encode_speaker(self, latent: Tensor) -> LayerKV:
+        """Per layer (k, v) [B, S / patch, H, d] of a voice [B, S, 80]; S cut to whole patches."""
+        latent = latent[:, : latent.shape[1] // self.patch * self.patch].to(self.dtype)
+        encoded = self.speaker_norm(self.speaker_encoder(latent))
+        return tuple(block.attention.project_speaker(encoded) for block in self.blocks)
+
+    def encode_prefix(self, latent: Tensor) -> LayerKV:
+        """Keys and values [B, n / patch, H, d] per layer of generated latents [B, n, 80].
+
+        ``n`` is a multiple of the patch; latents not generated yet are zeros.
+        """
+        encoded = self.latent_norm(self.latent_encoder(latent.to(self.dtype)))
+        positions = torch.arange(encoded.shape[1], device=latent.device) * self.patch
+        rope = self.rope(positions)
+        return tuple(block.attention.project_prefix(encoded, rope) for block in self.blocks)
+
+    def condition(self, t: Tensor) -> Conditioning:
+        """Modulations of every layer at times ``t`` [B] in 0..1, rounded to the model's dtype."""
+        embedded = timestep_embedding(t.to(self.dtype), self.config.timestep_embed_size)
+        c = self.cond_module(embedded)[:, None]
+        return Conditioning(
+            attention=tuple(block.attention_adaln.modulation(c) for block in self.blocks),
+            mlp=tuple(block.mlp_adaln.modulation(c) for block in self.blocks),
+        )
+
+    def rope(self, positions: Tensor) -> RopeTable:
+        """Angles of the DiT's heads at ``positions`` [n] (in latents)."""
+        return rope_table(positions, self.config.model_size // self.config.num_heads)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        text: LayerKV,
+        text_mask: Tensor,
+        speaker: LayerKV,
+        speaker_mask: Tensor,
+        prefix: LayerKV | None = None,
+        start_pos: int = 0,
+    ) -> Tensor:
+        """The plain pass: everything in one batch, what a sample must not see is masked.
+
+        Args:
+            x: [B, N, 80] float32 noisy latents at ``start_pos`` ...
+            t: [B] time in 0..1.
+            text, speaker, prefix: from the ``encode_`` methods.
+            text_mask: [B, L] bool.
+            speaker_mask: [B, S] bool; every patch-th value counts.
+            start_pos: latents before ``x``; a prefix patch is seen if it begins before that.
+
+        Returns:
+            Velocity dx/dt, [B, N, 80] float32.
+        """
+        condition = self.condition(t)
+        mask = self._joint_mask(x, text_mask, speaker_mask, prefix, start_pos)
+        rope = self.rope(start_pos + torch.arange(x.shape[1], device=x.device))
+        h = self.in_proj(x.to(self.dtype))
+        for i, block in enumerate(self.blocks):
+            context = [text[i], speaker[i]]
+            if prefix is not None:
+                context.insert(0, prefix[i])
+            mod = condition.attention[i]
+            y = block.attention(block.attention_adaln(h, mod), rope, context, mask)
+            h = h + mod.gate * y
+            mod = condition.mlp[i]
+            h = h + mod.gate * block.mlp(block.mlp_adaln(h, mod))
+        return self.out_proj(self.out_norm(h)).float()
+
+    def velocity_rows(
+        self, x: Tensor, condition: Conditioning, rope: RopeTable, contexts: Sequence[LayerKV]
+    ) -> Tensor:
+        """The fast pass: row i of ``x`` [R, N, 80] sees itself and exactly ``contexts[i]``.
+
+        No masks and no keys that are not attended to; projections are shared by all rows.
+
+        Args:
+            condition: of one t (batch 1) or of each row's.
+            rope: of the N positions, from :meth:`rope`.
+            contexts: per row, per layer (k, v) [1, n_row, H, d].
+        """
+        h = self.in_proj(x.to(self.dtype))
+        for i, block in enumerate(self.blocks):
+            mod = condition.attention[i]
+            y = block.attention.forward_rows(
+                block.attention_adaln(h, mod), rope, [context[i] for context in contexts]
+            )
+            h = h + mod.gate * y
+            mod = condition.mlp[i]
+            h = h + mod.gate * block.mlp(block.mlp_adaln(h, mod))
+        return self.out_proj(self.out_norm(h)).float()
+
+    def _joint_mask(
+        self,
+        x: Tensor,
+        text_mask: Tensor,
+        speaker_mask: Tensor,
+        prefix: LayerKV | None,
+        start_pos: int,
+    ) -> Tensor:
+        batch, length = x.shape[:2]
+        parts = [torch.ones(batch, length, dtype=torch.bool, device=x.device)]
+        if prefix is not None:
+            firsts = torch.arange(prefix[0][0].shape[1], device=x.device) * self.patch
+            parts.append((firsts < start_pos).expand(batch, -1))
+        patches = speaker_mask.shape[1] // self.patch * self.patch
+        parts += [text_mask, speaker_mask[:, : patches : self.patch]]
+        return torch.cat(parts, dim=1)[:, None, None, :]

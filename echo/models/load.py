@@ -1,0 +1,179 @@
+"""The networks with their weights, ready to use."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+
+from echo.config.schema import LoraConfig
+from echo.errors import CheckpointError, ConfigError
+from echo.models.checkpoint import check_tensors, describe, load_checkpoint_, open_safetensors
+from echo.models.codec import S1DAC, CodecConfig
+from echo.models.dit import DiTConfig, EchoDiT
+from echo.models.hub import only_safetensors, resolve_file
+from echo.models.lora import merge_lora_
+from echo.models.pca import PCAState
+from echo.models.random_weights import random_pca, randomize_
+from echo.models.sizes import codec_config, dit_config
+from echo.modules.conv import fold_weight_norm
+
+WEIGHTS_FILE = "pytorch_model.safetensors"
+DIT_FILE = "dit.safetensors"  # taken first: one folder may hold both networks
+CODEC_FILE = "codec.safetensors"
+PCA_FILE = "pca_state.safetensors"
+PCA_TENSORS = ("pca_components", "pca_mean", "latent_scale")
+CODEC_BUFFERS = ("*.freqs_cis", "*.causal_mask")  # in the public file; we compute them
+
+_DIT_REPO = "model.repo"
+_CODEC_REPO = "model.codec_repo"
+_PCA_REPO = "model.pca_repo"
+_LORA_REPO = "model.lora.repo"
+
+_log = logging.getLogger(__name__)
+
+
+def load_dit(
+    repo: str,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    weights: str = "checkpoint",
+    random_seed: int = 0,
+    lora: LoraConfig | None = None,
+    token: str | None = None,
+) -> EchoDiT:
+    """The DiT of ``repo`` (hub id, folder or ``shipped:NAME``) on ``device`` in ``dtype``.
+
+    ``weights="random"``: sizes of the folder's config.json, or the real ones, and weights from
+    ``random_seed``; never touches the network. A ``lora`` with a repo is merged.
+
+    Raises:
+        CheckpointError: not to be had, incomplete, or not of this model.
+        ConfigError: ``weights`` is neither ``checkpoint`` nor ``random``.
+    """
+    started = time.perf_counter()
+    random = _is_random(weights)
+    # Weights before sizes: what the hub says of config.json must belong to the same revision.
+    path = None if random else _weights(repo, DIT_FILE, token, _DIT_REPO)
+    config = dit_config(repo, token=token, local_only=random)
+    with torch.device("meta"):
+        model = EchoDiT(config)
+    if path is None:
+        randomize_(model, random_seed, device=device, dtype=dtype)
+    else:
+        load_checkpoint_(model, path, device=device, dtype=dtype)
+    if lora is not None and lora.repo is not None:
+        _merge(model, lora.repo, lora, token)
+    _report("DiT", repo, weights, started)
+    return model.requires_grad_(False).eval()
+
+
+def load_codec(
+    repo: str,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    weights: str = "checkpoint",
+    random_seed: int = 0,
+    token: str | None = None,
+) -> S1DAC:
+    """The codec of ``repo``, weight norm folded in float32; otherwise as :func:`load_dit`."""
+    started = time.perf_counter()
+    random = _is_random(weights)
+    path = None if random else _weights(repo, CODEC_FILE, token, _CODEC_REPO)
+    config = codec_config(repo, token=token, local_only=random)
+    with torch.device("meta"):
+        codec = S1DAC(config)
+    if path is None:
+        randomize_(codec, random_seed, device=device, dtype=torch.float32)
+    else:
+        load_checkpoint_(codec, path, device=device, dtype=torch.float32, ignored=CODEC_BUFFERS)
+    fold_weight_norm(codec)
+    _report("codec", repo, weights, started)
+    return codec.to(dtype).requires_grad_(False).eval()
+
+
+def load_pca(
+    repo: str,
+    *,
+    device: torch.device | str,
+    dit: DiTConfig | None = None,
+    codec: CodecConfig | None = None,
+    weights: str = "checkpoint",
+    random_seed: int = 0,
+    token: str | None = None,
+) -> PCAState:
+    """The PCA of ``repo``, float32 on ``device``; otherwise as :func:`load_dit`.
+
+    ``dit`` and ``codec``: the sizes it must fit. ``weights="random"`` without them takes those
+    of the folder's config.json, or the real ones.
+    """
+    if _is_random(weights):
+        dit = dit or dit_config(repo, local_only=True, param=_PCA_REPO)
+        codec = codec or codec_config(repo, local_only=True, param=_PCA_REPO)
+        return random_pca(dit.latent_size, codec.latent_dim, random_seed, device=device)
+    path = resolve_file(repo, PCA_FILE, required=True, token=token, param=_PCA_REPO)
+    pca = _read_pca(path)
+    rows, columns = pca.components.shape
+    if dit is not None and rows != dit.latent_size:
+        raise CheckpointError(
+            f"{path} has {rows} components, but the DiT has latents of {dit.latent_size}",
+            param=_PCA_REPO,
+        )
+    if codec is not None and columns != codec.latent_dim:
+        raise CheckpointError(
+            f"{path} is for vectors of {columns}, but those of the codec have {codec.latent_dim}",
+            param=_PCA_REPO,
+        )
+    return pca.to(device)
+
+
+def _read_pca(path: Path) -> PCAState:
+    with open_safetensors(path) as file:
+        found = describe(file)
+        shapes = {name: found[name][0] if name in found else () for name in PCA_TENSORS}
+        check_tensors(path, found, shapes)  # names and number formats
+        components, mean, scale = shapes.values()
+        if len(components) != 2 or mean != components[1:] or math.prod(scale) != 1:
+            raise CheckpointError(
+                f"{path}: pca_components {list(components)}, pca_mean {list(mean)} and "
+                f"latent_scale {list(scale)} must have the shapes [k, d], [d] and []",
+                param=_PCA_REPO,
+            )
+        # Copies: the tensors of an open file are views of it.
+        tensors = [file.get_tensor(name).to(torch.float32, copy=True) for name in PCA_TENSORS]
+    factor = float(tensors[2])
+    if not math.isfinite(factor) or factor == 0:
+        raise CheckpointError(f"{path}: latent_scale is {factor}", param=_PCA_REPO)
+    return PCAState(tensors[0], tensors[1], factor)
+
+
+def _weights(repo: str, own_name: str, token: str | None, param: str) -> Path:
+    own = resolve_file(repo, own_name, required=False, token=token, param=param)
+    if own is not None:
+        return own
+    return resolve_file(repo, WEIGHTS_FILE, required=True, token=token, param=param)
+
+
+def _merge(model: EchoDiT, repo: str, lora: LoraConfig, token: str | None) -> None:
+    name = lora.filename or only_safetensors(repo, token=token, param=_LORA_REPO)
+    path = resolve_file(repo, name, required=True, token=token, param=_LORA_REPO)
+    count = merge_lora_(model, path, alpha=lora.alpha, scale=lora.scale)
+    _log.info("merged LoRA %s/%s into %d weights", repo, name, count)
+
+
+def _is_random(weights: str) -> bool:
+    if weights not in ("checkpoint", "random"):
+        raise ConfigError(
+            f"model.weights is {weights!r}; choose checkpoint or random", param="model.weights"
+        )
+    return weights == "random"
+
+
+def _report(what: str, repo: str, weights: str, started: float) -> None:
+    took = time.perf_counter() - started
+    _log.info("%s of %s ready (weights: %s) in %.1f s", what, repo, weights, took)

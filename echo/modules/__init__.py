@@ -1,0 +1,1 @@
+"""Torch building blocks: plain arguments, weights only; streaming state is passed in."""

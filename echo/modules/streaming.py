@@ -1,0 +1,60 @@
+"""Streaming state: what a causal module must remember between two calls.
+
+A state is made by the module's ``init_state``, passed to ``forward`` and advanced in place.
+``clone`` gives an independent copy, so that a block can be tried again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+
+class State(Protocol):
+    """Anything that can be copied."""
+
+    def clone(self: S) -> S: ...
+
+
+S = TypeVar("S", bound="State")
+
+
+@dataclass
+class ConvState:
+    """The last inputs a causal convolution looks back on: [B, C, n]; zeros at the start."""
+
+    tail: Tensor
+
+    def clone(self) -> ConvState:
+        return ConvState(self.tail.clone())
+
+    def extend(self, x: Tensor) -> Tensor:
+        """``x`` [B, C, T] with what came before it in front; remembers the new tail."""
+        x = torch.cat((self.tail, x), dim=-1)
+        self.tail = x[..., x.shape[-1] - self.tail.shape[-1] :].clone()
+        return x
+
+
+@dataclass
+class AttentionState:
+    """The last window of keys (with RoPE) and values, [B, n, H, d], and the next position."""
+
+    keys: Tensor
+    values: Tensor
+    position: int
+
+    def clone(self) -> AttentionState:
+        return AttentionState(self.keys.clone(), self.values.clone(), self.position)
+
+
+@dataclass
+class SequenceState:
+    """States of modules that run one after the other."""
+
+    states: list[State]
+
+    def clone(self) -> SequenceState:
+        return SequenceState([state.clone() for state in self.states])

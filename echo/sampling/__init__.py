@@ -1,0 +1,1 @@
+"""The maths of generation: schedule, guidance, Euler steps, blocks, end of speech."""

@@ -1,0 +1,1 @@
+"""Reference voices: finding them, reading them, caching what is made of them."""

@@ -1,0 +1,32 @@
+"""A reference voice as latents (model.md §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from echo.models.codec import S1DAC
+from echo.models.pca import PCAState
+
+
+def encode_pieces(
+    codec: S1DAC, pca: PCAState, audio: Tensor, *, max_latents: int, piece_latents: int
+) -> Iterator[Tensor]:
+    """Latents [1, piece_latents, 80] float32 of each piece of ``audio`` [1, T] (44.1 kHz, -1..1).
+
+    Pieces are encoded apart, the last one zero-padded, as in the model's training. What exceeds
+    ``max_latents`` is not read.
+    """
+    hop = codec.config.hop
+    length = piece_latents * hop
+    for piece in audio[:, : max_latents * hop].split(length, dim=1):
+        padded = F.pad(piece, (0, length - piece.shape[1]))
+        z_q, _ = codec.encode(padded.to(codec.device)[:, None])
+        yield pca.to_latent(z_q.transpose(1, 2))
+
+
+def real_latents(codec: S1DAC, samples: int, max_latents: int) -> int:
+    """How many latents of a reference of ``samples`` are of real audio, not of padding."""
+    return min(samples // codec.config.hop, max_latents)
