@@ -7,7 +7,6 @@ pass must not see something; the engine's faster path is tested against it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,6 +28,8 @@ from echo.sampling.end_of_speech import find_end_point
 from echo.sampling.schedule import crosses, is_guided, rescale_score, times
 from echo.text.tokens import normalize_prompt, tokenize
 from echo.voices.encode import encode_pieces, real_latents
+
+NO_LIMIT = 1 << 40  # bytes: a local file of the caller's own
 
 SampleFn = Callable[[EchoDiT, Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
@@ -81,7 +82,7 @@ def load_pca_state_from_hf(
 
 def load_audio(path: str | Path, max_duration: int = 300) -> Tensor:
     """A reference recording as (1, samples) float32: mono, 44.1 kHz, over max(1, peak)."""
-    samples = load_reference(Path(path), max_bytes=sys.maxsize, max_seconds=max_duration)
+    samples = load_reference(Path(path), max_bytes=NO_LIMIT, max_seconds=max_duration)
     return torch.from_numpy(samples)[None]
 
 

@@ -35,7 +35,7 @@ TOY_DIT = DiTConfig(
 )
 TOY_CODEC = CodecConfig(
     encoder_dim=2,
-    latent_dim=16,
+    latent_dim=80,
     decoder_dim=32,
     encoder_transformer=EncoderTransformerConfig(layers=1, heads=2, dim=32, ffn=32),
     q_layers=1,
@@ -70,7 +70,7 @@ def toy_components() -> Components:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def voice_root(tmp_path: Path) -> Path:
     """An empty folder of voices; write clips into it."""
     folder = tmp_path / "voices"
@@ -78,7 +78,7 @@ def voice_root(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def toy_config(voice_root: Path) -> Callable[..., EchoConfig]:
     """Compose a configuration for toy engines; overrides are added."""
 
@@ -88,7 +88,7 @@ def toy_config(voice_root: Path) -> Callable[..., EchoConfig]:
     return make
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_engine(
     toy_components: Components, toy_config: Callable[..., EchoConfig]
 ) -> Iterator[Callable[..., Engine]]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from echo.models.load import load_codec, load_dit
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from echo import inference
 from echo.config.schema import ChunkingConfig, SamplerConfig
 from echo.models.codec import S1DAC, CodecConfig
 from echo.models.dit import DiTConfig, EchoDiT
+from echo.models.load import load_codec, load_dit
 from echo.models.pca import PCAState
 from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
 from echo.sampling.schedule import StepTables

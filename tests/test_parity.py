@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import parity
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+import parity
 
 PARITY = Path(__file__).parent / "data" / "parity"
 

@@ -128,7 +128,7 @@ def _read(path: Path, max_bytes: int, source: _Source) -> bytes:
             source.fail("is not a file")
         _check_size(status.st_size, max_bytes, source)
         with path.open("rb") as file:
-            return file.read(max_bytes + 1)  # it may have grown since
+            return file.read(status.st_size)
     except OSError as error:
         source.fail(f"can't be read: {error.strerror}", error)
 

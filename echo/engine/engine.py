@@ -35,15 +35,23 @@ class Engine:
     it (or use ``with``) to free the device.
     """
 
-    def __init__(self, config: EchoConfig, components: Components) -> None:
-        """An engine over networks that are there already; :meth:`from_config` loads them."""
+    def __init__(
+        self,
+        config: EchoConfig,
+        components: Components,
+        detector: SpeechDetector | None = None,
+    ) -> None:
+        """An engine over networks that are there already; :meth:`from_config` loads them.
+
+        ``detector``: used by the VAD reroll if that is enabled; None: Silero's.
+        """
         self.config = config
         self.components = components
         self.voices = VoiceStore(config.voices)
         self.sample_rate = SAMPLE_RATE
         self._compiled = False
         self._bank = VoiceBank(components, config.voices)
-        self._detector = SpeechDetector() if config.vad.enabled else None
+        self._detector = (detector or SpeechDetector()) if config.vad.enabled else None
         self._worker = Worker(
             sample_rate=SAMPLE_RATE,
             max_active=config.engine.max_active,

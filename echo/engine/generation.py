@@ -107,6 +107,7 @@ class Generation:
             if early:
                 self._feed.stats.early_stops += 1
                 self._steps_skipped += sum(s.num_steps for s in self._settings.blocks[number + 1 :])
+                self._show(index, number, shape.num_steps)
             if len(kept.audio):
                 yield kept.audio
             if kept.ends:
@@ -152,7 +153,7 @@ class Generation:
             shape,
             sampler,
         )
-        latent = yield from self._count_steps(steps, chunk.index, number, shape)
+        latent = yield from self._count_steps(steps, chunk.index, number)
         sampled = time.monotonic()
         ends = number == len(self._settings.blocks) - 1 or (
             sampler.early_stop_on_zero and ends_in_zeros(latent[0], sampler)
@@ -170,9 +171,8 @@ class Generation:
         return c.first_block, replace(shape, num_steps=FIRST_BLOCK_STEPS), unguided
 
     def _count_steps(
-        self, steps: Generator[None, None, Tensor], chunk: int, block: int, shape: BlockShape
+        self, steps: Generator[None, None, Tensor], chunk: int, block: int
     ) -> Generator[None, None, Tensor]:
-        per_chunk = sum(s.num_steps for s in self._settings.blocks)
         step = 0
         while True:
             try:
@@ -181,20 +181,24 @@ class Generation:
                 return end.value
             step += 1
             self._steps_done += 1
-            planned = per_chunk * len(self._texts) - self._steps_skipped
-            self._feed.show(
-                Progress(
-                    chunk=chunk,
-                    chunks=len(self._texts),
-                    block=block,
-                    blocks=len(self._settings.blocks),
-                    step=step,
-                    steps=shape.num_steps,
-                    steps_done=min(self._steps_done, planned),
-                    steps_planned=planned,
-                )
-            )
+            self._show(chunk, block, step)
             yield
+
+    def _show(self, chunk: int, block: int, step: int) -> None:
+        blocks = self._settings.blocks
+        planned = sum(b.num_steps for b in blocks) * len(self._texts) - self._steps_skipped
+        self._feed.show(
+            Progress(
+                chunk=chunk,
+                chunks=len(self._texts),
+                block=block,
+                blocks=len(blocks),
+                step=step,
+                steps=blocks[block].num_steps,
+                steps_done=min(self._steps_done, planned),  # rerolls do not count
+                steps_planned=planned,
+            )
+        )
 
     def _decode(
         self, latent: Tensor, state: DecoderState, *, ends: bool

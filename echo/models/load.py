@@ -92,7 +92,7 @@ def load_codec(
         randomize_(codec, random_seed, device=device, dtype=torch.float32)
     else:
         load_checkpoint_(codec, path, device=device, dtype=torch.float32, ignored=CODEC_BUFFERS)
-    fold_weight_norm(codec)
+    fold_weight_norm(codec.requires_grad_(True))  # without, folded weights become buffers
     _report("codec", repo, weights, started)
     return codec.to(dtype).requires_grad_(False).eval()
 

@@ -1,0 +1,106 @@
+"""The edge of the API: request ids, the last resort for errors, the limit on bodies.
+
+Plain ASGI: Starlette's BaseHTTPMiddleware would hide a client's leaving from the routes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from echo.api.errors import BodyTooLargeError, error_response, internal_problem, problem_of
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID = "x-request-id"
+DISCARD_S = 5.0  # how long the rest of a refused body is read, so that the answer gets through
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestEdge:
+    """Gives every response an ``x-request-id`` and every failure before its start an error body.
+
+    A failure after the start is raised on: the server then breaks the connection, so that the
+    client cannot take what it has for the whole.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def tagged(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tagged)
+        except ClientDisconnect:
+            log.debug("request %s left before its body was complete", request_id)
+        except Exception:
+            if started:
+                raise
+            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            await error_response(internal_problem(request_id))(scope, receive, tagged)
+
+
+class BodyLimit:
+    """Refuses bodies of more than ``max_bytes``, announced or found while reading."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            if "expect" not in headers:  # else the body has not been sent
+                await _discard(receive)
+            await error_response(problem_of(self._error()))(scope, receive, send)
+            return
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_bytes:
+                if message.get("more_body"):
+                    await _discard(receive)
+                raise self._error()
+            return message
+
+        await self._app(scope, limited, send)
+
+    def _error(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"the request's body is over {self._max_bytes} bytes; send less")
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while: closing a socket with unread data would destroy the answer."""
+    with anyio.move_on_after(DISCARD_S):
+        while True:
+            message = await receive()
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return

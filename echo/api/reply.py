@@ -1,0 +1,184 @@
+"""Speech as an HTTP response: it starts with the first audio and stops when the client leaves.
+
+No thread waits for a stream and the event loop neither generates nor encodes. One encoded part is
+held beyond the socket's buffer; what a slow reader leaves waits in the engine, which pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from echo.api.audio import Output, open_reply_encoder
+from echo.audio.encode import encode_file
+from echo.engine import Engine, SpeechRequest, SpeechStream
+from echo.engine.stream import Audio
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE_HEADER = "X-Audio-Sample-Rate"
+DEBUG_FILE = Path("api_generation.wav")  # in the working directory, with engine.debug
+
+
+class SpeechReply(Response):
+    """Speaks ``request`` to the client as ``output``.
+
+    Errors before the first audio are raised before the response has started, so that they become
+    an error response; later ones break the connection.
+    """
+
+    def __init__(self, engine: Engine, request: SpeechRequest, output: Output) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self._engine = engine
+        self._request = request
+        self._output = output
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not await while_connected(receive, self._speak(send)):
+            log.info("the client left; its generation was stopped")
+
+    async def _speak(self, send: Send) -> None:
+        started = False
+        async for part in speech_parts(self._engine, self._request, self._output):
+            if not started:
+                self._set_headers(part)
+                await send(
+                    {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+                )
+                started = True
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _set_headers(self, first: bytes) -> None:
+        headers = {SAMPLE_RATE_HEADER: str(self._output.rate)}
+        if self._output.complete:
+            headers["Content-Length"] = str(len(first))
+        # Not through the media_type argument, which appends a charset to text types only by luck.
+        headers["Content-Type"] = self._output.media_type
+        self.raw_headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in headers.items()
+        ]
+
+
+async def speech_parts(
+    engine: Engine, request: SpeechRequest, output: Output
+) -> AsyncIterator[bytes]:
+    """The encoded speech in parts; at least one part, which is empty if there is no audio.
+
+    A complete file is one part. Leaving the iteration (cancelling the task) stops the generation.
+    Raises what ``engine.stream`` and the stream raise.
+    """
+    encoder = open_reply_encoder(output, engine.sample_rate)
+    kept: list[Audio] | None = [] if engine.config.engine.debug else None
+    with await open_stream(engine, request) as stream:
+        for warning in stream.info.text.warnings:
+            log.warning("%s", warning)
+        sent = False
+        async for chunk in arriving(stream):
+            if kept is not None:
+                kept.append(chunk)
+            part = await run_in_threadpool(encoder.push, chunk)
+            if part:
+                yield part
+                sent = True
+        rest = await run_in_threadpool(encoder.finish)
+        if rest or not sent:
+            yield rest
+        _report(stream)
+    if kept is not None:
+        await run_in_threadpool(save_debug_file, kept, engine.sample_rate)
+
+
+async def open_stream(engine: Engine, request: SpeechRequest) -> SpeechStream:
+    """``engine.stream`` in a thread; if the caller is cancelled, what comes of it is closed."""
+    opening = asyncio.ensure_future(run_in_threadpool(engine.stream, request))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close_result)
+        raise
+
+
+async def arriving(stream: SpeechStream) -> AsyncIterator[Audio]:
+    """The stream's chunks as they come, without a thread that waits for them."""
+    loop = asyncio.get_running_loop()
+    news = asyncio.Event()
+
+    def tell() -> None:
+        # A closed loop has nobody left to tell, and the engine's worker must not fail over it.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(news.set)
+
+    stream.set_listener(tell)
+    while True:
+        news.clear()
+        try:
+            chunk = stream.poll()
+        except EOFError:
+            return
+        if chunk is None:
+            await news.wait()
+        else:
+            yield chunk
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Do ``work``; cancel it when the client leaves. Returns whether it was completed.
+
+    The request's body must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_departure(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return False
+        working.result()
+        return True
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+def save_debug_file(chunks: list[Audio], sample_rate: int) -> None:
+    """Write the last generation as WAV into the working directory; a warning if that fails."""
+    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+    try:
+        DEBUG_FILE.write_bytes(encode_file(samples, sample_rate, "wav"))
+    except OSError as error:
+        log.warning("%s can't be written: %s", DEBUG_FILE, error.strerror)
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _close_result(opening: asyncio.Future[SpeechStream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
+
+
+def _report(stream: SpeechStream) -> None:
+    stats = stream.stats
+    log.info(
+        "voice %s, seed %d: %.1f s of audio, first after %.2f s, RTF %.2f",
+        stream.info.voice,
+        stream.info.seed,
+        stats.audio_s,
+        stats.ttfb_s or 0.0,
+        stats.rtf or 0.0,
+    )
+    log.debug("%s", stats.as_dict())
