@@ -266,3 +266,7 @@ def _print(line: str) -> None:
 def _complain(message: str, status: int, *, label: str = "error") -> int:
     sys.stderr.write(f"{label}: {' '.join(message.split())}\n")
     return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

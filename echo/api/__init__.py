@@ -1,5 +1,1 @@
-"""The HTTP API: one router per protocol over one engine."""
-
-from echo.api.app import create_app
-
-__all__ = ["create_app"]
+"""The HTTP API: one router per protocol over one engine; ``app.create_app`` puts it together."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from echo.api.audio import Output, open_reply_encoder
@@ -28,7 +29,7 @@ SAMPLE_RATE_HEADER = "X-Audio-Sample-Rate"
 DEBUG_FILE = Path("api_generation.wav")  # in the working directory, with engine.debug
 
 
-class SpeechReply(Response):
+class SpeechReply(StreamingResponse):
     """Speaks ``request`` to the client as ``output``.
 
     Errors before the first audio are raised before the response has started, so that they become
@@ -36,44 +37,37 @@ class SpeechReply(Response):
     """
 
     def __init__(self, engine: Engine, request: SpeechRequest, output: Output) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = b""
-        self._engine = engine
-        self._request = request
-        self._output = output
+        headers = {SAMPLE_RATE_HEADER: str(output.rate)}
+        parts = speech_parts(engine, request, output)
+        super().__init__(parts, media_type=output.media_type, headers=headers)
+        self._parts = parts
+        self._complete = output.complete
+        self._all_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not await while_connected(receive, self._speak(send)):
+        await while_connected(receive, self.stream_response(send))
+        if not self._all_sent:
             log.info("the client left; its generation was stopped")
 
-    async def _speak(self, send: Send) -> None:
-        started = False
-        async for part in speech_parts(self._engine, self._request, self._output):
-            if not started:
-                self._set_headers(part)
-                await send(
-                    {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-                )
-                started = True
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+    async def stream_response(self, send: Send) -> None:
+        """First part, then header: until then a failure can still be told properly."""
+        async with aclosing(self._parts) as parts:
+            first = await anext(parts)
+            if self._complete:
+                self.headers["Content-Length"] = str(len(first))
+                self._all_sent = True
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        self._all_sent = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def _set_headers(self, first: bytes) -> None:
-        headers = {SAMPLE_RATE_HEADER: str(self._output.rate)}
-        if self._output.complete:
-            headers["Content-Length"] = str(len(first))
-        # Not through the media_type argument, which appends a charset to text types only by luck.
-        headers["Content-Type"] = self._output.media_type
-        self.raw_headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in headers.items()
-        ]
 
 
 async def speech_parts(
     engine: Engine, request: SpeechRequest, output: Output
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The encoded speech in parts; at least one part, which is empty if there is no audio.
 
     A complete file is one part. Leaving the iteration (cancelling the task) stops the generation.
@@ -93,11 +87,11 @@ async def speech_parts(
                 yield part
                 sent = True
         rest = await run_in_threadpool(encoder.finish)
+        _report(stream)
+        if kept is not None:
+            await run_in_threadpool(save_debug_file, kept, engine.sample_rate)
         if rest or not sent:
             yield rest
-        _report(stream)
-    if kept is not None:
-        await run_in_threadpool(save_debug_file, kept, engine.sample_rate)
 
 
 async def open_stream(engine: Engine, request: SpeechRequest) -> SpeechStream:
@@ -110,7 +104,7 @@ async def open_stream(engine: Engine, request: SpeechRequest) -> SpeechStream:
         raise
 
 
-async def arriving(stream: SpeechStream) -> AsyncIterator[Audio]:
+async def arriving(stream: SpeechStream) -> AsyncGenerator[Audio, None]:
     """The stream's chunks as they come, without a thread that waits for them."""
     loop = asyncio.get_running_loop()
     news = asyncio.Event()
@@ -133,8 +127,8 @@ async def arriving(stream: SpeechStream) -> AsyncIterator[Audio]:
             yield chunk
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-    """Do ``work``; cancel it when the client leaves. Returns whether it was completed.
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do ``work``, or as much of it as the client waits for: it is cancelled when that leaves.
 
     The request's body must have been read.
     """
@@ -142,10 +136,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
     leaving = asyncio.ensure_future(_departure(receive))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            return False
-        working.result()
-        return True
+        if working.done():
+            working.result()
     finally:
         for task in (working, leaving):
             task.cancel()

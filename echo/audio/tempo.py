@@ -70,7 +70,7 @@ def _graph(sample_rate: int, speed: float) -> av.filter.Graph:
 
 
 def _pull(graph: av.filter.Graph) -> list[Samples]:
-    ready = []
+    ready: list[Samples] = []
     while True:
         try:
             frame = graph.pull()

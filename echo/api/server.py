@@ -1,0 +1,169 @@
+"""Running the API: logging, the engine, the socket and an orderly end.
+
+Torch is imported when the engine is built, so that ``--help`` and a taken port answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from echo.config import EchoConfig, ServerConfig, describe, parse_program_args, run_program
+from echo.errors import EchoError
+from echo.voices.store import VoiceStore
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "Serve speech over HTTP: POST /v1/audio/speech; documentation at /docs."
+
+GRACE_S = 5  # for running streams when the server is asked to stop
+KEEP_ALIVE_S = 60  # longer than clients keep a connection, so that they close it, not we
+SHOWN_VOICES = 12
+
+INTERRUPTED = 130  # exit status after Ctrl-C
+
+
+def main(argv: Sequence[str]) -> int:
+    """The program: serve as ``argv`` says until interrupted; returns the exit status."""
+
+    def run(config: EchoConfig) -> int:
+        return serve(config, parse_program_args(argv, DESCRIPTION).overrides)
+
+    return run_program(argv, run, DESCRIPTION)
+
+
+def serve(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
+    """Load the engine, serve until interrupted, and clean up; returns the exit status.
+
+    ``overrides``: those that ``config`` was composed with, to tell which settings came from the
+    environment. The port is reserved first and opens when the engine is warm.
+
+    Raises:
+        EchoError: the port can't be had, or the engine can't be loaded.
+    """
+    configure_logging(debug=config.engine.debug)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
+    server: EchoServer | None = None
+    try:
+        with bind(config.server) as listener:
+            for setting in describe(overrides):
+                if setting.source.startswith("environment"):
+                    log.info("%s = %s (%s)", setting.key, setting.value, setting.source)
+            log.info("%s", _voices_line(config))
+
+            from echo.api.app import create_app
+            from echo.engine import Engine
+
+            with Engine.from_config(config) as engine:
+                engine.warm_up()
+                server = EchoServer(create_app(engine, config), listener)
+                server.run()
+    except KeyboardInterrupt:
+        if server is None or not server.started:
+            return INTERRUPTED
+    log.info("stopped")
+    return 0
+
+
+def configure_logging(*, debug: bool) -> None:
+    """Log to stderr, one line each; ``debug`` adds Echo's own details."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start and stop lines
+    if debug:
+        logging.getLogger("echo").setLevel(logging.DEBUG)
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """The server's socket, bound and not yet listening: clients are refused until it does.
+
+    Raises:
+        EchoError: the port is taken, not permitted, or the host is not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(
+            config.host or None, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _unavailable(config.host, config.port, error) from error
+    try:
+        if sys.platform != "win32":  # there it would allow two servers on one port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise _unavailable(config.host, config.port, error) from error
+    return listener
+
+
+class EchoServer(uvicorn.Server):
+    """uvicorn over ``app`` on a bound ``listener``; says where when it listens."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        super().__init__(config)
+        self.host, self.port = listener.getsockname()[:2]
+        self._listener = listener
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until stopped.
+
+        Raises:
+            EchoError: another program began to listen on the port meanwhile.
+        """
+        try:
+            super().run(sockets or [self._listener])
+        except OSError as error:
+            raise _unavailable(self.host, self.port, error) from error
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            log.info("listening on %s (documentation at /docs; Ctrl-C stops)", self.url)
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds it."""
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        host = anywhere.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def _voices_line(config: EchoConfig) -> str:
+    voices = [voice.id for voice in VoiceStore(config.voices).list()]
+    if not voices:
+        return f"no voices in {', '.join(config.voices.roots)}"
+    more = len(voices) - SHOWN_VOICES
+    some = ", ".join(voices[:SHOWN_VOICES]) + (f" and {more} more" if more > 0 else "")
+    return f"voices: {some}"
+
+
+def _unavailable(host: str, port: int, error: OSError) -> EchoError:
+    return EchoError(
+        f"cannot listen on {host}, port {port}: {error.strerror or error}; "
+        "choose others with server.port and server.host"
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a server as Ctrl-C does."""
+    raise KeyboardInterrupt

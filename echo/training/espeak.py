@@ -1,0 +1,166 @@
+"""The teacher: espeak-ng by way of its C library, with the time of each word and phoneme.
+
+The library and its data come from the package ``espeakng-loader``; nothing is installed.
+Functions and structures follow espeak-ng's ``speak_lib.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from echo.audio.resample import Samples
+from echo.errors import ConfigError, GenerationError
+
+_SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: to the callback, before espeak_Synth returns
+_PHONEME_EVENTS = 0x0001
+_DONT_EXIT = 0x8000
+_UTF8 = 1
+_RATE, _PITCH, _RANGE, _WORDGAP = 1, 3, 4, 7  # espeak_PARAMETER
+_END_OF_LIST, _WORD, _END, _PHONEME = 0, 1, 5, 7  # espeak_EVENT_TYPE
+_OK = 0
+
+
+@dataclass(frozen=True)
+class EspeakVoice:
+    """One speaker: an espeak-ng voice (``en-us+f3``) and how it is spoken."""
+
+    name: str
+    espeak: str
+    rate: int  # words per minute, 80 to 450
+    pitch: int  # 0 to 99, 50 is the voice's own
+    pitch_range: int  # 0 (monotone) to 99, 50 is the voice's own
+
+
+@dataclass(frozen=True)
+class PhoneEvent:
+    """A phoneme's start and end in seconds, and the character of the text it was read from."""
+
+    start: float
+    end: float
+    char: int
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """``samples``: [T] float32 in -1..1 at ``sample_rate`` Hz; ``phones`` in order of time."""
+
+    samples: Samples
+    sample_rate: int
+    phones: tuple[PhoneEvent, ...]
+
+
+class Espeak:
+    """The one synthesiser of this process: the library keeps its state in globals.
+
+    Use :func:`synthesiser`. Not for several threads at once; separate processes are fine.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import espeakng_loader
+        except ImportError as error:
+            raise ConfigError(
+                "the corpus needs espeak-ng; install the extra: pip install 'echo-tts[train]'"
+            ) from error
+        self._library = _typed(ctypes.CDLL(espeakng_loader.get_library_path()))
+        data = espeakng_loader.get_data_path().encode()
+        options = _PHONEME_EVENTS | _DONT_EXIT
+        self.sample_rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 200, data, options)
+        if self.sample_rate <= 0:
+            raise ConfigError(f"espeak-ng does not start with the data in {data.decode()}")
+        self._parts: list[npt.NDArray[np.int16]] = []
+        self._events: list[tuple[int, int, int, int]] = []
+        # Kept: the library calls it for as long as it lives.
+        self._callback = _CALLBACK(self._receive)
+        self._library.espeak_SetSynthCallback(self._callback)
+        self._voice: EspeakVoice | None = None
+
+    def speak(self, text: str, voice: EspeakVoice) -> Utterance:
+        """``text`` (ASCII) in ``voice``, with the pauses that espeak-ng puts around it.
+
+        The same text and voice give the same samples, whatever was said before.
+        Raises :class:`ConfigError` for an unknown voice, :class:`GenerationError` for no sound.
+        """
+        self._select(voice)
+        self._parts, self._events = [], []
+        data = text.encode("ascii")
+        status = self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
+        if status != _OK or not self._parts:
+            raise GenerationError(f"espeak-ng said nothing for {text!r} (status {status})")
+        samples = np.concatenate(self._parts).astype(np.float32) / 32768.0
+        phones = _phones(self._events, samples.size, self.sample_rate, len(text))
+        return Utterance(samples, self.sample_rate, tuple(phones))
+
+    def _select(self, voice: EspeakVoice) -> None:
+        # Each time: with a voice left selected, the first sounds depend on what was said before.
+        if self._library.espeak_SetVoiceByName(voice.espeak.encode()) != _OK:
+            raise ConfigError(f"espeak-ng has no voice {voice.espeak!r}", param="voices")
+        for parameter, value in (
+            (_RATE, voice.rate),
+            (_PITCH, voice.pitch),
+            (_RANGE, voice.pitch_range),
+            (_WORDGAP, 0),
+        ):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        self._voice = voice
+
+    def _receive(self, wave: object, count: int, events: object) -> int:
+        if wave and count > 0:
+            pointer = ctypes.cast(wave, ctypes.POINTER(ctypes.c_int16))  # type: ignore[arg-type]
+            self._parts.append(np.ctypeslib.as_array(pointer, (count,)).copy())
+        index = 0
+        while events[index].type != _END_OF_LIST:  # type: ignore[index]
+            event = events[index]  # type: ignore[index]
+            if event.type in (_WORD, _PHONEME, _END):
+                self._events.append(
+                    (event.type, event.sample, event.text_position - 1, event.length)
+                )
+            index += 1
+        return 0
+
+
+@functools.cache
+def synthesiser() -> Espeak:
+    """The synthesiser of this process, started on the first call."""
+    return Espeak()
+
+
+class _Event(ctypes.Structure):
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
+
+
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    integer, text, pointer = ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
+    library.espeak_Initialize.argtypes = [integer, integer, text, integer]
+    library.espeak_SetSynthCallback.argtypes = [_CALLBACK]
+    library.espeak_SetSynthCallback.restype = None
+    library.espeak_SetVoiceByName.argtypes = [text]
+    library.espeak_SetParameter.argtypes = [integer, integer, integer]
+    library.espeak_Synth.argtypes = [
+        text,
+        ctypes.c_size_t,
+        ctypes.c_uint,
+        integer,
+        ctypes.c_uint,
+        ctypes.c_uint,
+        pointer,
+        pointer,
+    ]
+    return library
