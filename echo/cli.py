@@ -76,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    from echo.api.server import DESCRIPTION, serve
+    from echo.api.server import main as serve
 
-    return run_program(arguments, serve, DESCRIPTION)
+    return serve(arguments)
 
 
 def _ui(arguments: list[str]) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +24,8 @@ from echo.errors import (
     LimitExceededError,
     VoiceNotFoundError,
 )
+
+log = logging.getLogger(__name__)
 
 
 class BodyTooLargeError(LimitExceededError):
@@ -85,19 +89,15 @@ def internal_problem(request_id: str) -> Problem:
     return Problem(500, message, "internal_error")
 
 
-def validation_error(
-    errors: Mapping[str, object] | RequestValidationError,
-) -> InvalidRequestError:
-    """From the first of pydantic's findings (a dict with ``loc`` and ``msg``)."""
-    if isinstance(errors, RequestValidationError):
-        first = errors.errors()[0]
-        where = [part for part in first["loc"] if part not in ("body", "query", "path")]
-    else:
-        first, where = dict(errors), list(errors["loc"])  # type: ignore[call-overload]
+def validation_error(finding: Mapping[str, Any]) -> InvalidRequestError:
+    """From one of pydantic's findings (``loc``, ``type``, ``msg``)."""
+    where = finding["loc"]
+    if len(where) > 1 and where[0] in ("body", "query", "path", "header"):
+        where = where[1:]
     param = str(where[0]) if where else None
-    if first.get("type") == "missing":
+    if finding["type"] == "missing":
         return InvalidRequestError(f"{param} is missing", param=param)
-    message = str(first["msg"]).removeprefix("Value error, ")
+    message = str(finding["msg"]).removeprefix("Value error, ")
     return InvalidRequestError(f"{param or 'the request'}: {message}", param=param)
 
 
@@ -121,12 +121,15 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_echo_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EchoError)
-    return error_response(problem_of(error))
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s %s: %s", request.method, request.url.path, error.message)
+    return error_response(problem)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(problem_of(validation_error(error)))
+    return error_response(problem_of(validation_error(error.errors()[0])))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

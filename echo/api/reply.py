@@ -42,11 +42,11 @@ class SpeechReply(StreamingResponse):
         super().__init__(parts, media_type=output.media_type, headers=headers)
         self._parts = parts
         self._complete = output.complete
-        self._all_sent = False
+        self._generated = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, self.stream_response(send))
-        if not self._all_sent:
+        if not self._generated:
             log.info("the client left; its generation was stopped")
 
     async def stream_response(self, send: Send) -> None:
@@ -55,13 +55,13 @@ class SpeechReply(StreamingResponse):
             first = await anext(parts)
             if self._complete:
                 self.headers["Content-Length"] = str(len(first))
-                self._all_sent = True
+                self._generated = True
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
             await send({"type": "http.response.body", "body": first, "more_body": True})
             async for part in parts:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
-        self._all_sent = True
+        self._generated = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

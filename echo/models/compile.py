@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,21 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from echo.config.schema import CompileConfig
 from echo.models.codec import S1DAC
 from echo.models.dit import EchoDiT
+from echo.modules.streaming import SequenceState
 
 log = logging.getLogger(__name__)
+
+PIECE_LATENTS = 16  # length the codec is compiled for: divides the blocks of the presets
 
 
 class CompiledOrPlain:
     """A compiled function that goes on uncompiled, and says so once, if compiling fails."""
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, *, dynamic: bool) -> None:
         self._plain = function
         self._name = name
-        self._compiled: Callable[..., Any] | None = torch.compile(function, dynamic=True)
+        self._compiled: Callable[..., Any] | None = torch.compile(function, dynamic=dynamic)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._compiled is not None:
@@ -37,6 +42,31 @@ class CompiledOrPlain:
         return self._plain(*args, **kwargs)
 
 
+class CompiledInPieces:
+    """The codec's decoder, compiled for one length: whatever is left over runs uncompiled.
+
+    Blocks and cut tails come in many lengths, and each would be compiled anew, for minutes.
+    """
+
+    def __init__(self, decoder: Callable[..., Tensor], piece: int) -> None:
+        self._plain = decoder
+        self._compiled = CompiledOrPlain(decoder, "the codec", dynamic=False)
+        self._piece = piece
+
+    def __call__(self, x: Tensor, state: SequenceState | None = None) -> Tensor:
+        if state is None:
+            return self._plain(x, state)
+        whole = x.shape[-1] // self._piece * self._piece
+        parts = [
+            self._compiled(part.contiguous(), state)
+            for part in x[..., :whole].split(self._piece, dim=-1)
+            if part.shape[-1]
+        ]
+        if whole < x.shape[-1]:
+            parts.append(self._plain(x[..., whole:], state))
+        return torch.cat(parts, dim=-1)
+
+
 def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileConfig) -> bool:
     """Compile in place what ``config`` asks for; None means: the codec, where it is on CUDA.
 
@@ -47,11 +77,14 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
         # With a LoRA for the first block there are two models; the second one holds it.
         chosen = models[1:] if config.lora_only and len(models) > 1 else models
         for model in chosen:
-            model.velocity_rows = CompiledOrPlain(model.velocity_rows, "the model")  # type: ignore[method-assign]
+            model.velocity_rows = CompiledOrPlain(  # type: ignore[method-assign]
+                model.velocity_rows, "the model", dynamic=True
+            )
         compiled = True
     if config.codec or (config.codec is None and codec.device.type == "cuda"):
         # The decoder's convolutions are nearly all of its time and have tensors for state.
-        codec.decoder.forward = CompiledOrPlain(codec.decoder.forward, "the codec")  # type: ignore[method-assign]
+        piece = PIECE_LATENTS * math.prod(codec.config.downsample)
+        codec.decoder.forward = CompiledInPieces(codec.decoder.forward, piece)  # type: ignore[method-assign]
         compiled = True
     if compiled:
         load_artifacts(config)

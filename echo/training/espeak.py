@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ _PHONEME_EVENTS = 0x0001
 _DONT_EXIT = 0x8000
 _UTF8 = 1
 _RATE, _PITCH, _RANGE, _WORDGAP = 1, 3, 4, 7  # espeak_PARAMETER
-_END_OF_LIST, _WORD, _END, _PHONEME = 0, 1, 5, 7  # espeak_EVENT_TYPE
+_END_OF_LIST, _WORD, _PHONEME = 0, 1, 7  # espeak_EVENT_TYPE
 _OK = 0
 
 
@@ -74,11 +75,10 @@ class Espeak:
         if self.sample_rate <= 0:
             raise ConfigError(f"espeak-ng does not start with the data in {data.decode()}")
         self._parts: list[npt.NDArray[np.int16]] = []
-        self._events: list[tuple[int, int, int, int]] = []
+        self._events: list[_Mark] = []
         # Kept: the library calls it for as long as it lives.
         self._callback = _CALLBACK(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
-        self._voice: EspeakVoice | None = None
 
     def speak(self, text: str, voice: EspeakVoice) -> Utterance:
         """``text`` (ASCII) in ``voice``, with the pauses that espeak-ng puts around it.
@@ -93,7 +93,7 @@ class Espeak:
         if status != _OK or not self._parts:
             raise GenerationError(f"espeak-ng said nothing for {text!r} (status {status})")
         samples = np.concatenate(self._parts).astype(np.float32) / 32768.0
-        phones = _phones(self._events, samples.size, self.sample_rate, len(text))
+        phones = _phones(self._events, self.sample_rate, text)
         return Utterance(samples, self.sample_rate, tuple(phones))
 
     def _select(self, voice: EspeakVoice) -> None:
@@ -107,19 +107,17 @@ class Espeak:
             (_WORDGAP, 0),
         ):
             self._library.espeak_SetParameter(parameter, value, 0)
-        self._voice = voice
 
-    def _receive(self, wave: object, count: int, events: object) -> int:
+    def _receive(self, wave: Any, count: int, events: Any) -> int:
         if wave and count > 0:
-            pointer = ctypes.cast(wave, ctypes.POINTER(ctypes.c_int16))  # type: ignore[arg-type]
+            pointer = ctypes.cast(wave, ctypes.POINTER(ctypes.c_int16))
             self._parts.append(np.ctypeslib.as_array(pointer, (count,)).copy())
         index = 0
-        while events[index].type != _END_OF_LIST:  # type: ignore[index]
-            event = events[index]  # type: ignore[index]
-            if event.type in (_WORD, _PHONEME, _END):
-                self._events.append(
-                    (event.type, event.sample, event.text_position - 1, event.length)
-                )
+        while events[index].type != _END_OF_LIST:
+            event = events[index]
+            self._events.append(
+                _Mark(event.type, event.sample, event.text_position - 1, event.length)
+            )
             index += 1
         return 0
 
@@ -128,6 +126,34 @@ class Espeak:
 def synthesiser() -> Espeak:
     """The synthesiser of this process, started on the first call."""
     return Espeak()
+
+
+class _Mark(NamedTuple):
+    kind: int
+    sample: int
+    char: int  # of a word: its first; of a phoneme: its word's first, or where the clause ends
+    length: int  # of a word, in characters
+
+
+def _phones(marks: list[_Mark], sample_rate: int, text: str) -> list[PhoneEvent]:
+    """The sounds of each word, spread evenly over its letters; pauses go to the punctuation."""
+    phones: list[PhoneEvent] = []
+    sounding = [mark for mark in marks if mark.kind in (_WORD, _PHONEME)]
+    words = [index for index, mark in enumerate(sounding) if mark.kind == _WORD]
+    for start, stop in zip(words, [*words[1:], len(sounding)], strict=True):
+        word, sounds = sounding[start], sounding[start + 1 : stop]
+        spoken = sum(mark.char <= word.char for mark in sounds)
+        times = [mark.sample / sample_rate for mark in sounds]
+        times.append(sounding[stop].sample / sample_rate if stop < len(sounding) else times[-1])
+        for index, mark in enumerate(sounds):
+            if index < spoken:
+                char = word.char + index * word.length // spoken
+            else:
+                char = len(text[: mark.char + 1].rstrip()) - 1
+            if times[index + 1] > times[index]:
+                char = min(max(char, 0), len(text) - 1)
+                phones.append(PhoneEvent(times[index], times[index + 1], char))
+    return phones
 
 
 class _Event(ctypes.Structure):

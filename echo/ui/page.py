@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -30,6 +30,35 @@ EXAMPLES = (
 )
 
 
+class _Form(NamedTuple):
+    """What is said, and how: the inputs of Speak, in their order."""
+
+    text: gr.Textbox
+    voice: gr.Dropdown
+    clip: gr.Audio
+    preset: gr.Dropdown
+    seed: gr.Number
+
+
+class _News(NamedTuple):
+    """What comes of it: the outputs of Speak, in their order."""
+
+    status: gr.Textbox
+    player: StreamPlayer
+    clip: gr.Audio
+    seed: gr.Textbox
+    figures: gr.Markdown
+    normalized: gr.Textbox
+    chunks: gr.Textbox
+
+
+class _Buttons(NamedTuple):
+    speak: gr.Button
+    stop: gr.Button
+    refresh: gr.Button
+    reuse: gr.Button
+
+
 def build_ui(engine: Engine) -> gr.Blocks:
     """The page over ``engine``; :mod:`echo.ui.launch` serves it.
 
@@ -40,57 +69,50 @@ def build_ui(engine: Engine) -> gr.Blocks:
         title="Echo", analytics_enabled=False, delete_cache=(CACHE_SWEEP_S, CACHE_AGE_S)
     ) as page:
         gr.Markdown("# Echo")
-        gr.Text(engine.describe(), show_label=False, container=False, interactive=False)
+        gr.Textbox(engine.describe(), show_label=False, container=False, interactive=False)
         session = gr.State(Session())
-        with gr.Row():
-            with gr.Column():
-                form, refresh = _form(engine)
-                with gr.Row():
-                    speak_button = gr.Button("Speak", variant="primary")
-                    stop_button = gr.Button("Stop", variant="stop")
-            with gr.Column():
-                news, reuse = _news()
-
-        def refreshed() -> Any:
-            return gr.Dropdown(choices=_voices(engine))
-
-        speak_button.click(
+        form, news, buttons = _layout(engine)
+        buttons.speak.click(
             _speaker(engine),
             inputs=[session, *form],
-            outputs=news,
+            outputs=list(news),
             api_name="speak",
             concurrency_limit=None,  # the engine has a queue of its own
             show_progress="hidden",  # the status line says more
         )
-        stop_button.click(
-            Session.stop, inputs=session, outputs=None, queue=False, api_visibility="private"
-        )
-        voice, seed = form[1], form[4]
-        for event in (refresh.click, page.load):
-            event(refreshed, outputs=voice, queue=False, api_visibility="private")
-        reuse.click(int, inputs=news[3], outputs=seed, queue=False, api_visibility="private")
+        at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        buttons.stop.click(Session.stop, inputs=session, **at_once)
+        buttons.reuse.click(_seed_again, inputs=news.seed, outputs=form.seed, **at_once)
+        for event in (buttons.refresh.click, page.load):
+            event(lambda: gr.Dropdown(choices=_voices(engine)), outputs=form.voice, **at_once)
     return page
 
 
-def _form(engine: Engine) -> tuple[list[Any], gr.Button]:
-    """What to say and how, in the order of :func:`_speaker`'s arguments; and Refresh."""
-    text = gr.Textbox(label="Text", lines=5, max_lines=20, placeholder="[S1] Something to say")
-    gr.Examples([[example] for example in EXAMPLES], inputs=text, label="For example")
+def _layout(engine: Engine) -> tuple[_Form, _News, _Buttons]:
+    with gr.Row():
+        with gr.Column():
+            text = gr.Textbox(label="Text", lines=5, max_lines=20, placeholder="What to say")
+            with gr.Row():
+                speak_button = gr.Button("Speak", variant="primary")
+                stop_button = gr.Button("Stop", variant="stop")
+            gr.Examples([[example] for example in EXAMPLES], inputs=text, label="For example")
+            form, refresh = _settings(engine, text)
+        with gr.Column():
+            news, reuse = _news()
+    return form, news, _Buttons(speak_button, stop_button, refresh, reuse)
+
+
+def _settings(engine: Engine, text: gr.Textbox) -> tuple[_Form, gr.Button]:
     with gr.Row(equal_height=True):
         voice = gr.Dropdown(
             label="Voice",
+            info="None chosen: the default voice",
             choices=_voices(engine),
             value=engine.config.voices.default,
             allow_custom_value=True,  # one that came after the page was opened
-            info="None chosen: the default voice",
             scale=4,
         )
         refresh = gr.Button("Refresh", scale=1, min_width=80)
-    clip = gr.Audio(
-        label="Or a clip of your own, some seconds of speech; it goes before the voice above",
-        sources=["upload"],
-        type="filepath",
-    )
     configured = engine.config.preset.name
     with gr.Row():
         preset = gr.Dropdown(
@@ -105,27 +127,35 @@ def _form(engine: Engine) -> tuple[list[Any], gr.Button]:
             minimum=RANDOM_SEED,
             maximum=MAX_SEED,
         )
-    return [text, voice, clip, preset, seed], refresh
+    clip = gr.Audio(
+        label="Instead of a voice: some seconds of speech of your own",
+        sources=["upload"],
+        type="filepath",
+    )
+    return _Form(text, voice, clip, preset, seed), refresh
 
 
-def _news() -> tuple[list[Any], gr.Button]:
-    """What comes of it, in the order of :func:`_shown`'s values; and the button for the seed."""
+def _news() -> tuple[_News, gr.Button]:
     status = gr.Textbox(label="Status", interactive=False, elem_id="status")
     player = StreamPlayer(
         label="Live", streaming=True, autoplay=True, interactive=False, buttons=[]
     )
     clip = gr.Audio(label="The whole clip", interactive=False, buttons=["download"])
+    figures = gr.Markdown()
     with gr.Row(equal_height=True):
         seed = gr.Textbox(label="Last seed used", interactive=False, scale=4)
         reuse = gr.Button("Use it again", scale=1, min_width=80)
-    figures = gr.Markdown()
     normalized = gr.Textbox(label="Text as it was spoken", interactive=False, lines=2)
     chunks = gr.Textbox(label="In parts", interactive=False, lines=2)
-    return [status, player, clip, seed, figures, normalized, chunks], reuse
+    return _News(status, player, clip, seed, figures, normalized, chunks), reuse
 
 
 def _voices(engine: Engine) -> list[str]:
     return [voice.id for voice in engine.voices.list()]
+
+
+def _seed_again(last: str) -> int:
+    return int(last) if last else RANDOM_SEED
 
 
 def _speaker(engine: Engine) -> Any:
@@ -192,16 +222,16 @@ def _finished(status: str, result: Result) -> Iterator[list[Any]]:
 
 def _figures(result: Result) -> str:
     stats = result.stats
-    rows = {
-        "Time to first audio (TTFB)": _seconds(stats.ttfb_s),
-        "Compute time / audio time (RTF)": "–" if stats.rtf is None else f"{stats.rtf:.2f}",
+    figures = {
+        "TTFB": _seconds(stats.ttfb_s),
+        "RTF": "–" if stats.rtf is None else f"{stats.rtf:.2f}",
         "Audio": _seconds(stats.audio_s),
-        "Seed": result.info.seed,
-        "Rerolls": stats.rerolls,
-        "Early stops": stats.early_stops,
+        "Seed": str(result.info.seed),
+        "Rerolls": str(stats.rerolls),
+        "Early stops": str(stats.early_stops),
     }
-    lines = [f"| {name} | {value} |" for name, value in rows.items()]
-    return "\n".join(["| | |", "| --- | ---: |", *lines])
+    rows = (figures, ["---:"] * len(figures), figures.values())
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _seconds(value: float | None) -> str:

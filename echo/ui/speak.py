@@ -176,15 +176,16 @@ def _follow(stream: SpeechStream, run: Run) -> Generator[Update, None, None]:
             status = now
             yield Update(status)
     verb = "Stopped after" if run.stopped else "Done:"
+    parts = (f"{verb} {heard.seconds:.1f} s of audio", *stream.info.text.warnings)
     yield Update(
-        f"{verb} {heard.seconds:.1f} s of audio",
+        " · ".join(parts),
         result=Result(heard.joined(), stream.sample_rate, run.stopped, stream.info, stream.stats),
     )
 
 
 def _status(stream: SpeechStream, heard: _Heard) -> str:
     if stream.stats.queue_s is None:
-        return "Waiting for others to finish …"
+        return "Waiting for its turn …"
     if stream.progress is None:
         return "Encoding the voice …"
     return f"{_place(stream.progress)} · {heard.seconds:.1f} s of audio"

@@ -1,0 +1,126 @@
+"""The configuration of the training recipe: sizes in ``conf/training/``, one file per machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from echo.config.build import build_group
+from echo.config.paths import shipped_path
+from echo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What is synthesised."""
+
+    hours: float
+    held_out: int  # utterances kept for judging
+    voices: int
+    shard_minutes: float
+    workers: int
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """How long a stage trains; whichever of steps and minutes ends first."""
+
+    steps: int
+    minutes: float
+    learning_rate: float
+    warmup_steps: int
+    batch: int
+    ema: float
+
+
+@dataclass(frozen=True)
+class CodecStageConfig:
+    """Continuous training of the codec."""
+
+    loop: StageConfig
+    crop_latents: int
+    noise: float  # on z, whose dimensions have a power of 1
+    shift_weight: float
+    shift_samples: int
+    windows: tuple[int, ...]
+    mels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RvqConfig:
+    """Fitting the codebooks on cached vectors."""
+
+    vectors: int  # drawn from the corpus
+    iterations: int  # of k-means
+
+
+@dataclass(frozen=True)
+class DecoderStageConfig:
+    """The decoder alone, on quantised vectors."""
+
+    loop: StageConfig
+    crop_latents: int
+    latent_noise: float  # at most, where latents have a standard deviation of 1
+    silence: float  # share of crops that run into the zero tail
+
+
+@dataclass(frozen=True)
+class DitStageConfig:
+    """The diffusion transformer."""
+
+    loop: StageConfig
+    batch_latents: int  # of a batch together: short utterances come in larger batches
+    max_latents: int  # of a training sample
+    reference_latents: int
+    text_dropout: float
+    speaker_dropout: float
+    prefix_share: float
+    guide_weight: float  # of the guided attention
+    guide_until: float  # share of the run with it
+    high_noise: float  # share of t drawn near the noise end
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """All of one run of the recipe."""
+
+    work_dir: str
+    sizes: str  # config.json with the sizes of the networks
+    seed: int
+    threads: int
+    device: str
+    slice_minutes: float
+    checkpoint_seconds: float
+    corpus: CorpusConfig
+    codec: CodecStageConfig
+    rvq: RvqConfig
+    decoder: DecoderStageConfig
+    dit: DitStageConfig
+
+
+def compose_training(size: str, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """The configuration ``conf/training/SIZE.yaml`` with overrides in Hydra's syntax.
+
+    Raises :class:`ConfigError` for a size that does not exist and for unknown or ill-typed keys.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    folder = shipped_path("conf") / "training"
+    sizes = sorted(path.stem for path in folder.glob("*.yaml"))
+    if size not in sizes:
+        raise ConfigError(f"size={size}: choose one of {', '.join(sizes)}", param="size")
+    state = GlobalHydra.instance()
+    outer, state.hydra = state.hydra, None
+    try:
+        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+            node = hydra.compose(size, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot apply {' '.join(overrides)}: {reason}") from error
+    finally:
+        GlobalHydra.instance().hydra = outer
+    return build_group(TrainingConfig, node, "")

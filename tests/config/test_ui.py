@@ -1,0 +1,24 @@
+import pytest
+
+from echo.config import compose
+from echo.errors import ConfigError
+
+
+def test_the_page_has_its_own_port_and_stays_on_this_machine(monkeypatch):
+    monkeypatch.setenv("PORT", "9001")
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    cfg = compose(["model=tiny"])
+    assert (cfg.ui.host, cfg.ui.port) == ("127.0.0.1", 7860)
+    assert (cfg.server.host, cfg.server.port) == ("0.0.0.0", 9001)
+
+
+def test_host_and_port_of_the_page_can_be_set():
+    cfg = compose(["model=tiny", "ui.host=0.0.0.0", "ui.port=80"])
+    assert (cfg.ui.host, cfg.ui.port) == ("0.0.0.0", 80)
+
+
+@pytest.mark.parametrize("setting", ["ui.port=0", "ui.port=65536", "ui.port=x", "ui.host=''"])
+def test_an_impossible_address_names_the_key(setting):
+    with pytest.raises(ConfigError) as caught:
+        compose(["model=tiny", setting])
+    assert caught.value.param == setting.partition("=")[0]
