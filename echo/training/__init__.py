@@ -1,1 +1,0 @@
-"""The recipe behind the shipped voice. Nothing else in ``echo`` imports it; needs extra ``train``."""
