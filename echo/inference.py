@@ -241,6 +241,7 @@ def sample_blockwise_euler_cfg_independent_guidances(
     speaker_kv_max_layers: int | None = None,
     speaker_kv_min_t: float | None = None,
     continuation_latent: Tensor | None = None,
+    init_scale: float = spec.INIT_SCALE,
 ) -> Tensor:
     """Block after block (model.md §5): latents (B, prefix + sum of blocks, 80) float32.
 
@@ -275,7 +276,7 @@ def sample_blockwise_euler_cfg_independent_guidances(
             prefix=model.encode_prefix(latents) if start > 0 else None,
             start_pos=start,
         )
-        for t, t_next in pairwise(times(block_steps, spec.INIT_SCALE)):
+        for t, t_next in pairwise(times(block_steps, init_scale)):
             v = _velocity(model, x, t, inputs)
             if is_guided(t, cfg_min_t, cfg_max_t):
                 no_text = replace(inputs, text_mask=torch.zeros_like(inputs.text_mask))

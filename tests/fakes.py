@@ -17,11 +17,13 @@ class AimingDiT(EchoDiT):
     """With one Euler step per block, each block lands on what ``aim(start, noise)`` says."""
 
     aim: Callable[[int, Tensor], Tensor]
+    passes: list[tuple[int, int]]  # (start, rows) of every pass
 
     def velocity_rows(
         self, x: Tensor, condition: Conditioning, rope: RopeTable, contexts: Sequence[LayerKV]
     ) -> Tensor:
         start = round(float(torch.atan2(rope.sin[0, -1], rope.cos[0, -1])) / self._slowest())
+        self.passes.append((start, x.shape[0]))
         return (x - self.aim(start, x)) / 0.999
 
     def _slowest(self) -> float:
@@ -35,6 +37,7 @@ def aiming(components: Components, aim: Callable[[int, Tensor], Tensor]) -> Comp
     model.load_state_dict(components.model.state_dict())
     model.requires_grad_(False)
     model.aim = aim
+    model.passes = []
     return Components.from_parts(model, components.codec, components.pca)
 
 

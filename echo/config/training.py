@@ -78,7 +78,9 @@ class DitStageConfig:
     guide_weight: float  # of the guided attention
     guide_until: float  # share of the run with it
     high_noise: float  # share of t drawn near the noise end
+    guide_layers: tuple[int, ...]
     bf16: bool
+    muon: bool
 
 
 @dataclass(frozen=True)

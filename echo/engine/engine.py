@@ -21,7 +21,7 @@ from echo.engine.worker import Worker
 from echo.errors import InvalidRequestError
 from echo.models.compile import compile_components, save_artifacts
 from echo.spec import SAMPLE_RATE
-from echo.text import PreparedText, prepare
+from echo.text import prepare
 from echo.voices.source import resolve
 from echo.voices.store import VoiceStore
 
@@ -87,15 +87,6 @@ class Engine:
             f"{str(c.model.dtype).removeprefix('torch.')}; codec on {c.codec.device}, "
             f"{str(c.codec.dtype).removeprefix('torch.')}"
         )
-
-    def prepare_text(self, request: SpeechRequest) -> PreparedText:
-        """The text as it will be spoken, without speaking it.
-
-        Raises:
-            InvalidRequestError: nothing to speak, too long, or impossible overrides.
-        """
-        settings = resolve_settings(self.config, request)
-        return prepare(request.text, settings.text, settings.chunking)
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Begin to speak. Checks everything before it returns; the audio follows by iteration.

@@ -76,6 +76,10 @@ class Generation:
         self._texts = info.text.chunks
         self._seed = info.seed
         self._settings: GenerationSettings = info.settings
+        self._blocks = info.settings.blocks
+        if components.first_block is not None:
+            first = replace(self._blocks[0], num_steps=FIRST_BLOCK_STEPS)
+            self._blocks = (first, *self._blocks[1:])
         self._vad = vad
         self._detector = detector
         self._steps_done = 0
@@ -95,7 +99,7 @@ class Generation:
         self, index: int, voice: EncodedVoice | None
     ) -> Generator[Audio | None, None, None]:
         chunk = self._open_chunk(index, voice)
-        for number, shape in enumerate(self._settings.blocks):
+        for number, shape in enumerate(self._blocks):
             attempts: list[_Attempt] = []
             while self._wants_another(attempts):
                 attempts.append((yield from self._attempt(chunk, number, len(attempts))))
@@ -103,10 +107,10 @@ class Generation:
             chunk.state = kept.state
             chunk.prefix = _appended(chunk.prefix, kept.latent)
             self._feed.stats.blocks.append(_block_stats(index, number, shape, attempts, kept))
-            early = kept.ends and number < len(self._settings.blocks) - 1
+            early = kept.ends and number < len(self._blocks) - 1
             if early:
                 self._feed.stats.early_stops += 1
-                self._steps_skipped += sum(s.num_steps for s in self._settings.blocks[number + 1 :])
+                self._steps_skipped += sum(s.num_steps for s in self._blocks[number + 1 :])
                 self._show(index, number, shape.num_steps)
             if len(kept.audio):
                 yield kept.audio
@@ -155,7 +159,7 @@ class Generation:
         )
         latent = yield from self._count_steps(steps, chunk.index, number)
         sampled = time.monotonic()
-        ends = number == len(self._settings.blocks) - 1 or (
+        ends = number == len(self._blocks) - 1 or (
             sampler.early_stop_on_zero and ends_in_zeros(latent[0], sampler)
         )
         audio, state = self._decode(latent, chunk.state, ends=ends)
@@ -164,11 +168,11 @@ class Generation:
         return _Attempt(latent, ends, audio, state, silence, sampled - begun, decoded - sampled)
 
     def _plan(self, number: int) -> tuple[EchoDiT, BlockShape, SamplerConfig]:
-        c, shape, sampler = self._components, self._settings.blocks[number], self._settings.sampler
+        c, sampler = self._components, self._settings.sampler
         if number > 0 or c.first_block is None:
-            return c.model, shape, sampler
+            return c.model, self._blocks[number], sampler
         unguided = replace(sampler, cfg_min_t=1.0, cfg_max_t=0.0)
-        return c.first_block, replace(shape, num_steps=FIRST_BLOCK_STEPS), unguided
+        return c.first_block, self._blocks[number], unguided
 
     def _count_steps(
         self, steps: Generator[None, None, Tensor], chunk: int, block: int
@@ -185,7 +189,7 @@ class Generation:
             yield
 
     def _show(self, chunk: int, block: int, step: int) -> None:
-        blocks = self._settings.blocks
+        blocks = self._blocks
         planned = sum(b.num_steps for b in blocks) * len(self._texts) - self._steps_skipped
         self._feed.show(
             Progress(

@@ -83,8 +83,12 @@ def build_ui(engine: Engine) -> gr.Blocks:
         at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         buttons.stop.click(Session.stop, inputs=session, **at_once)
         buttons.reuse.click(_seed_again, inputs=news.seed, outputs=form.seed, **at_once)
+
+        def list_voices() -> Any:
+            return gr.Dropdown(choices=_voices(engine))
+
         for event in (buttons.refresh.click, page.load):
-            event(lambda: gr.Dropdown(choices=_voices(engine)), outputs=form.voice, **at_once)
+            event(list_voices, outputs=form.voice, **at_once)
     return page
 
 
@@ -131,6 +135,7 @@ def _settings(engine: Engine, text: gr.Textbox) -> tuple[_Form, gr.Button]:
         label="Instead of a voice: some seconds of speech of your own",
         sources=["upload"],
         type="filepath",
+        buttons=[],
     )
     return _Form(text, voice, clip, preset, seed), refresh
 
@@ -199,7 +204,8 @@ def _cleared() -> list[Any]:
 
 
 def _shown(status: str, live: bytes = b"") -> list[Any]:
-    return [status, live or gr.skip(), *[gr.skip()] * 5]
+    # The clip gets a value each time: Gradio forgets to delete the files of one that was skipped.
+    return [status, live or gr.skip(), None, *[gr.skip()] * 4]
 
 
 def _finished(status: str, result: Result) -> Iterator[list[Any]]:

@@ -56,7 +56,7 @@ def adts_seconds(data: bytes) -> float:
     while at + 7 <= len(data):
         rate = _ADTS_RATES[(data[at + 2] >> 2) & 15]
         length = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
-        frames, at = frames + 1, at + length
+        frames, at = frames + 1, at + max(length, 7)  # 7: the header alone
     return frames * AAC_FRAME_SAMPLES / rate if frames else 0.0
 
 

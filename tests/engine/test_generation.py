@@ -11,6 +11,7 @@ import torch
 from echo.config import EchoConfig
 from echo.engine import Engine, SpeechRequest
 from echo.engine.components import Components
+from echo.errors import GenerationError
 from echo.spec import HOP
 from fakes import ScriptedDetector, aiming
 
@@ -168,3 +169,35 @@ def test_a_block_shorter_than_the_threshold_is_not_judged(aimed) -> None:  # typ
         True,
         False,
     ]
+
+
+def test_a_model_for_the_first_block_takes_five_steps_without_guidance(
+    toy_components: Components, toy_config: Callable[..., EchoConfig]
+) -> None:
+    first, rest = (aiming(toy_components, lambda start, x: x).model for _ in range(2))
+    components = Components.from_parts(rest, toy_components.codec, toy_components.pca, first)
+    with Engine(toy_config(), components) as engine:
+        stream = engine.stream(SpeechRequest(TEXT, seed=1))
+        stream.read()
+    assert first.passes == [(0, 1)] * 5  # type: ignore[comparison-overlap]
+    assert {start for start, _ in rest.passes} == {8, 20}  # type: ignore[union-attr]
+    assert [block.steps for block in stream.stats.blocks] == [5, 3, 3]
+    assert stream.progress is not None
+    assert stream.progress.steps_done == stream.progress.steps_planned == 11
+
+
+def test_a_failing_generation_harms_no_other(aimed) -> None:  # type: ignore[no-untyped-def]
+    broken = {"now": True}
+
+    def aim(start: int, x: torch.Tensor) -> torch.Tensor:
+        if broken["now"] and start == 20:
+            raise ZeroDivisionError("a planted fault")
+        return x
+
+    engine = aimed(aim, BLOCKS)
+    stream = engine.stream(SpeechRequest(TEXT, seed=1))
+    assert len(next(stream)) == 20 * HOP  # what came before the fault stands
+    with pytest.raises(GenerationError, match="a planted fault"):
+        next(stream)
+    broken["now"] = False
+    assert len(engine.synthesize(SpeechRequest(TEXT, seed=1))) == 120 * HOP

@@ -82,7 +82,8 @@ class Visitor:
     def press(self, button, data):
         body = {"data": data, "fn_index": self._buttons[button], "session_hash": self._session}
         kind = "queue/join" if button == "speak" else f"run/{button}"
-        self._http.post(f"{self._url}gradio_api/{kind}", json=body).raise_for_status()
+        response = self._http.post(f"{self._url}gradio_api/{kind}", json=body)
+        return response.raise_for_status().json()
 
     def listen(self):
         """What the server tells; to close it is to leave."""
@@ -157,6 +158,29 @@ def test_the_live_audio_is_what_a_browser_can_play(serve):
     with av.open(io.BytesIO(data)) as container:
         samples = sum(frame.samples for frame in container.decode(audio=0))
     assert 0 <= samples - sum(engine.config.preset.block_sizes) * HOP < 3 * 1024
+
+
+def test_a_voice_that_came_later_can_be_picked_after_a_refresh(serve, voice_root, connect):
+    _, url = serve()
+    silence = np.zeros(44_100, np.float32)
+    soundfile.write(voice_root / "late.wav", silence, 44_100)
+    with visitor(url) as visit:
+        assert visit.press("list_voices", [])["data"][0]["choices"] == [["late", "late"]]
+    assert connect(url).predict(TEXT, voice="late", api_name="/speak")[0].startswith("Done: ")
+
+
+def test_nothing_is_left_of_a_visitor_when_the_page_closes(make_engine, connect, tmp_path):
+    engine = make_engine(f"ui.port={free_port()}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+        page = build_ui(engine)
+        client = connect(open_page(page, engine.config))
+        soundfile.write(tmp_path / "mine.wav", np.full(44_100, 0.1, np.float32), 44_100)
+        client.predict(TEXT, clip=handle_file(tmp_path / "mine.wav"), api_name="/speak")
+        names = {path.name for path in (tmp_path / "gradio").rglob("*.wav")}
+        assert len(names) == 2
+        page.close(verbose=False)
+    assert not list((tmp_path / "gradio").rglob("*.wav"))
 
 
 def test_an_uploaded_clip_is_the_voice(serve, connect, tmp_path):
