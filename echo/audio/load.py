@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from echo.audio.decode import decode_audio
+from echo.audio.decode import Waveform, decode_audio
 from echo.audio.resample import Samples, resample
 from echo.spec import MAX_REFERENCE_SECONDS, SAMPLE_RATE
 
@@ -33,6 +33,11 @@ def load_reference(
         name=name,
         param=param,
     )
+    return as_reference(waveform, max_seconds=max_seconds)
+
+
+def as_reference(waveform: Waveform, *, max_seconds: float = MAX_REFERENCE_SECONDS) -> Samples:
+    """[T] float32 at 44.1 kHz, cut to ``max_seconds``, divided by max(1, peak)."""
     samples = resample(waveform.samples, waveform.sample_rate, SAMPLE_RATE)
     samples = samples[: int(max_seconds * SAMPLE_RATE)]
     peak = float(np.abs(samples).max())

@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from echo.audio.load import join_clips, load_reference
+from echo.audio.load import as_reference, join_clips, load_reference
 from echo.audio.resample import Samples
+from echo.audio.sandbox import decode_untrusted
 from echo.config.schema import VoicesConfig
 from echo.errors import (
     AudioDecodeError,
@@ -16,7 +17,7 @@ from echo.errors import (
     LimitExceededError,
     VoiceNotFoundError,
 )
-from echo.spec import HOP
+from echo.spec import HOP, MAX_REFERENCE_SECONDS
 from echo.voices.store import MAX_NAME_CHARS, Clip, VoiceInfo, VoiceStore
 
 MIN_SAMPLES = 4 * HOP  # the speaker encoder takes patches of four latents; less leaves none
@@ -41,12 +42,14 @@ class VoiceSource:
         Raises AudioDecodeError (param ``voice``) for what is not audio or too short.
         """
         if isinstance(self._audio, bytes):
-            samples = load_reference(
+            waveform = decode_untrusted(
                 self._audio,
                 max_bytes=self._cfg.max_inline_bytes,
+                max_seconds=MAX_REFERENCE_SECONDS,
                 name="the audio in voice",
                 param="voice",
             )
+            samples = as_reference(waveform)
         else:
             samples = join_clips(self._load_clips(self._audio), self._cfg.folder_gap_seconds)
         if samples.size < MIN_SAMPLES:
