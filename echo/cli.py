@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error.message, 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         return _complain("stopped", 130)
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _serve(arguments: list[str]) -> int:
@@ -120,9 +124,7 @@ def _say(arguments: list[str]) -> int:
     with Engine.from_config(config) as engine:
         request = SpeechRequest(text, voice=options.voice, seed=options.seed)
         _speak_to_file(engine, request, options.out)
-    if player is not None:
-        subprocess.run([*player, str(options.out)], check=True)
-    return 0
+    return 0 if player is None else _play(player, options.out)
 
 
 def _say_options(arguments: list[str]) -> tuple[argparse.Namespace, str, list[str]]:
@@ -152,25 +154,53 @@ def _say_options(arguments: list[str]) -> tuple[argparse.Namespace, str, list[st
     if not options.words:
         parser.error("what shall be said? Give a text, or - to read stdin")
     text, *overrides = options.words
-    return options, sys.stdin.read() if text == "-" else text, overrides
+    return options, _read_stdin() if text == "-" else text, overrides
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise InvalidRequestError("there is no standard input to read", param="TEXT")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"standard input is not UTF-8: {error}", param="TEXT") from error
+
+
+def _play(player: list[str], file: Path) -> int:
+    try:
+        status = subprocess.run([*player, str(file)], check=False).returncode
+    except OSError as error:
+        return _complain(f"{player[0]} cannot be run: {error.strerror}", 1)
+    return _complain(f"{player[0]} could not play {file}", 1) if status else 0
 
 
 def _dry_run(config: EchoConfig, text: str, lines: Path | None) -> int:
-    texts = [line for _, line in _read_lines(lines)] if lines is not None else [text]
-    for each in texts:
-        prepared = prepare(each, config.text, config.chunking)
+    failed = 0
+    for number, each in _read_lines(lines) if lines is not None else [(0, text)]:
+        try:
+            prepared = prepare(each, config.text, config.chunking)
+        except InvalidRequestError as error:
+            if lines is None:
+                raise
+            failed += 1
+            _complain(f"line {number}: {error.message}", 1)
+            continue
         for warning in prepared.warnings:
             _complain(warning, 0, label="note")
         shown = {"normalized": prepared.normalized, "chunks": list(prepared.chunks)}
         _print(json.dumps(shown, ensure_ascii=False))
-    return 0
+    return 1 if failed else 0
 
 
 def _say_lines(config: EchoConfig, options: argparse.Namespace) -> int:
     """Every line that can be spoken is; the others are named at the end."""
     lines = _read_lines(options.lines)
     suffix = get_format(options.format, param="--format").name
-    options.out_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot make the folder {options.out_dir}: {error.strerror}"
+        raise InvalidRequestError(problem, param="--out-dir") from error
     failed = []
     with Engine.from_config(config) as engine:
         for number, line in lines:
@@ -194,7 +224,8 @@ def _read_lines(path: Path) -> list[tuple[int, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"cannot read {path}: {error}", param="--lines") from error
-    lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    # Not splitlines(), which knows line ends that editors do not count.
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         raise InvalidRequestError(f"{path} has no text in it", param="--lines")
     return lines
@@ -245,6 +276,9 @@ def _summary(stream: SpeechStream, target: Path) -> str:
 
 def _check_target(target: Path) -> None:
     """Fail before the work, not after it."""
+    if not target.suffix:
+        problem = f"{target} has no extension to tell the format by, such as {target}.wav"
+        raise InvalidRequestError(problem, param="--out")
     format_of(target, param="--out")
     if not target.parent.is_dir():
         raise InvalidRequestError(f"there is no folder {target.parent}", param="--out")

@@ -29,6 +29,7 @@ from echo.sampling.schedule import crosses, is_guided, rescale_score, times
 from echo.text.tokens import normalize_prompt, tokenize
 from echo.voices.encode import encode_pieces, real_latents
 
+DECODE_PIECE = 160  # latents decoded at a time, to save memory; the result is the same
 NO_LIMIT = 1 << 40  # bytes: a local file of the caller's own
 
 SampleFn = Callable[[EchoDiT, Tensor, Tensor, Tensor, Tensor, int], Tensor]
@@ -97,7 +98,8 @@ def ae_encode(fish_ae: S1DAC, pca_state: PCAState, audio: Tensor) -> Tensor:
 @torch.inference_mode()
 def ae_decode(fish_ae: S1DAC, pca_state: PCAState, z_q: Tensor) -> Tensor:
     """Latents (B, n, 80) to audio (B, 1, samples) float32."""
-    return fish_ae.decode(pca_state.from_latent(z_q).transpose(1, 2)).float()
+    z_q = pca_state.from_latent(z_q).transpose(1, 2)
+    return fish_ae.decode_in_pieces(z_q, DECODE_PIECE).float()
 
 
 @torch.inference_mode()

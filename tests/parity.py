@@ -10,6 +10,7 @@ value) and the tolerance; exits 1 if an item is over it, or if the folder holds 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -57,22 +58,44 @@ class Item:
 
 def check_folder(folder: Path) -> Iterator[Item]:
     """Every item of the folder, as it is checked."""
-    with torch.inference_mode():
-        if (folder / "dit_config.json").exists():
-            yield from check_dit(folder)
-        if (folder / "codec_config.json").exists():
-            yield from check_codec(folder)
-        if (folder / "tail_points.json").exists():
-            yield from check_tails(folder)
-        if (folder / "text_cases.json").exists():
-            yield from check_texts(folder)
-        if (folder / "checkpoint_tensors.json").exists():
-            yield from check_tensor_names(folder)
+    sections = {
+        "dit_config.json": check_dit,
+        "codec_config.json": check_codec,
+        "tail_points.json": check_tails,
+        "text_cases.json": check_texts,
+        "checkpoint_tensors.json": check_tensor_names,
+    }
+    for file, check in sections.items():
+        if not (folder / file).exists():
+            continue
+        try:
+            with torch.inference_mode():
+                yield from check(folder)
+        except Exception as error:  # one broken section must not hide the others
+            yield Item(f"{file}: {type(error).__name__}: {error}", float("inf"), EXACT)
+
+
+class Golden(dict[str, Tensor]):
+    """Tensors of a file that remember which of them were looked at."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(load_file(path))
+        self._path = path
+        self._used: set[str] = set()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._used.add(name)
+        return super().__getitem__(name)
+
+    def leftovers(self) -> Iterator[Item]:
+        """A failure for each tensor that nothing was compared with."""
+        for name in sorted(set(self) - self._used):
+            yield Item(f"{self._path.name}: {name} is unknown", float("inf"), EXACT)
 
 
 def check_dit(folder: Path) -> Iterator[Item]:
     model = load_toy_dit(folder)
-    io = load_file(folder / "dit_io.safetensors")
+    io = Golden(folder / "dit_io.safetensors")
     text = model.encode_text(io["text_ids"], io["text_mask"])
     speaker = model.encode_speaker(io["speaker_latent"])
     prefix = model.encode_prefix(io["prefix_latent"])
@@ -83,7 +106,6 @@ def check_dit(folder: Path) -> Iterator[Item]:
     given = {"text": text, "speaker": speaker}
     masks = {"text_mask": io["text_mask"], "speaker_mask": io["speaker_mask"]}
     blind = {name: torch.zeros_like(mask) for name, mask in masks.items()}
-    length = io["prefix_latent"].shape[1]
     passes: dict[str, dict[str, Any]] = {
         "v_plain": masks,
         "v_no_text_no_speaker": blind,
@@ -93,12 +115,12 @@ def check_dit(folder: Path) -> Iterator[Item]:
             if name.startswith("v_at_position_")
         },
     }
-    assert length % model.patch == 0
     for name, arguments in passes.items():
         yield compare(
             f"dit {name}", model(io["x"], io["t"], **given, **arguments), io[name], ONE_PASS
         )
     yield from check_runs(folder, model, io)
+    yield from io.leftovers()
 
 
 def start_position(name: str) -> int:
@@ -106,7 +128,7 @@ def start_position(name: str) -> int:
     return int(name.removeprefix("v_at_position_").split("_")[0])
 
 
-def check_runs(folder: Path, model: EchoDiT, io: dict[str, Tensor]) -> Iterator[Item]:
+def check_runs(folder: Path, model: EchoDiT, io: Golden) -> Iterator[Item]:
     runs = json.loads((folder / "dit_runs.json").read_text())
     ids, mask, normalized = inference.get_text_input_ids_and_mask(  # type: ignore[misc]
         runs["texts"],
@@ -123,7 +145,7 @@ def check_runs(folder: Path, model: EchoDiT, io: dict[str, Tensor]) -> Iterator[
             yield compare(f"engine {name}", engine_run(model, io, run), golden, SAMPLER_RUN)
 
 
-def plain_run(model: EchoDiT, io: dict[str, Tensor], run: dict[str, Any]) -> Tensor:
+def plain_run(model: EchoDiT, io: Golden, run: dict[str, Any]) -> Tensor:
     """A golden run by ``echo.inference``."""
     arguments = dict(run)
     batch = arguments.pop("batch")
@@ -136,7 +158,7 @@ def plain_run(model: EchoDiT, io: dict[str, Tensor], run: dict[str, Any]) -> Ten
     return getattr(inference, sampler)(model, *(io[n][:batch] for n in conditions), **arguments)
 
 
-def engine_run(model: EchoDiT, io: dict[str, Tensor], run: dict[str, Any]) -> Tensor:
+def engine_run(model: EchoDiT, io: Golden, run: dict[str, Any]) -> Tensor:
     """The same run by the engine's block sampler, which drops masked keys instead."""
     mask = io["text_mask"][0]
     visible = int(io["speaker_mask"][0, :: model.patch].sum())  # patches
@@ -151,22 +173,27 @@ def engine_run(model: EchoDiT, io: dict[str, Tensor], run: dict[str, Any]) -> Te
     done = continuation(io, run)
     generator = torch.Generator().manual_seed(run["rng_seed"])
     tables = StepTables(model)
-    for size in run.get("block_sizes") or [run["sequence_length"]]:
-        shape = BlockShape(size, run["num_steps"], 0.999, run["truncation_factor"])
+    sizes = run.get("block_sizes") or [run["sequence_length"]]
+    counts = run["num_steps"]
+    counts = counts if isinstance(counts, list) else [counts] * len(sizes)
+    for size, steps in zip(sizes, counts, strict=True):
+        shape = BlockShape(size, steps, 0.999, run["truncation_factor"])
         noise = draw_noise(generator, size, model.config.latent_size, shape.truncation_factor)
-        steps = sample_block(model, tables, conditions, done, noise, shape, settings)
-        block = exhaust(steps)
+        block = exhaust(sample_block(model, tables, conditions, done, noise, shape, settings))
         done = block if done is None else torch.cat((done, block), dim=1)
     return done
 
 
-def continuation(io: dict[str, Tensor], run: dict[str, Any]) -> Tensor | None:
+def continuation(io: Golden, run: dict[str, Any]) -> Tensor | None:
     """The prefix that a run names as a slice, such as ``prefix_latent[:1, :18]``."""
     named = run.get("continuation_latent")
     if named is None:
         return None
-    name, _, length = named.partition("[:1, :")
-    return io[name][:1, : int(length.rstrip("]"))]
+    match = re.fullmatch(r"(\w+)\[:(\d*), :(\d*)\]", named)
+    if match is None:
+        raise ValueError(f"cannot read the slice {named!r}")
+    name, batch, length = match.groups()
+    return io[name][: int(batch or run["batch"]), : int(length) if length else None]
 
 
 def exhaust(steps: Any) -> Tensor:
@@ -180,7 +207,7 @@ def exhaust(steps: Any) -> Tensor:
 
 def check_codec(folder: Path) -> Iterator[Item]:
     codec = load_toy_codec(folder)
-    io = load_file(folder / "codec_io.safetensors")
+    io = Golden(folder / "codec_io.safetensors")
     pca = PCAState(io["pca_components"], io["pca_mean"], float(io["latent_scale"]))
     hop = codec.config.hop
     audio = torch.nn.functional.pad(io["audio"], (0, -io["audio"].shape[-1] % hop))
@@ -205,6 +232,7 @@ def check_codec(folder: Path) -> Iterator[Item]:
     from_latent = inference.ae_decode(codec, pca, io["latent"])
     yield compare("codec audio_from_latent", from_latent, io["audio_from_latent"], ONE_PASS)
     yield from check_voice(codec, pca, io)
+    yield from io.leftovers()
 
 
 def stream(codec: S1DAC, z_q: Tensor) -> Tensor:
@@ -216,14 +244,12 @@ def stream(codec: S1DAC, z_q: Tensor) -> Tensor:
     return torch.cat(parts, dim=-1)
 
 
-def check_voice(codec: S1DAC, pca: PCAState, io: dict[str, Tensor]) -> Iterator[Item]:
-    cut = next(n for n in io if n.startswith("speaker_latent_in_"))
-    padded = next(n for n in io if n.startswith("speaker_latent_padded_"))
-    piece = int(cut.removeprefix("speaker_latent_in_").split("_")[0])
-    for name, longest, pad in (
-        (cut, int(cut.rsplit("_", 1)[1]), False),
-        (padded, int(padded.rsplit("_", 1)[1]), True),
-    ):
+def check_voice(codec: S1DAC, pca: PCAState, io: Golden) -> Iterator[Item]:
+    piece = 0
+    for name in sorted(n for n in io if n.startswith("speaker_latent_")):  # in_ before padded_
+        longest, pad = int(name.rsplit("_", 1)[1]), name.startswith("speaker_latent_padded_")
+        if not pad:
+            piece = int(name.removeprefix("speaker_latent_in_").split("_")[0])
         latent, mask = inference.get_speaker_latent_and_mask(
             codec,
             pca,

@@ -57,6 +57,35 @@ def test_a_text_of_one_dash_is_read_from_stdin() -> None:
     assert json.loads(done.stdout)["normalized"] == "[S1] From a pipe."
 
 
+@pytest.mark.parametrize("sent", [b"\xff\xfe", None])
+def test_a_broken_pipe_of_text_is_told(sent: bytes | None) -> None:
+    command = [sys.executable, "-m", "echo.cli", "say", "-", "--dry-run"]
+    if sent is None:
+        command = ["sh", "-c", 'exec "$0" "$@" <&-', *command]
+    done = subprocess.run(command, input=sent, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"standard input" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    Path("lines.txt").write_text("Hello there.\n" * 5000, encoding="utf-8")
+    command = f"{sys.executable} -m echo.cli say --lines lines.txt --dry-run | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["normalized"] == "[S1] Hello there."
+    assert done.stderr == ""
+
+
+def test_a_dry_run_of_lines_goes_on_after_one_that_cannot_be_spoken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("lines.txt").write_text("One.\n...\nThree.\n", encoding="utf-8")
+    assert cli.main(["say", "--lines", "lines.txt", "--dry-run"]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "line 2" in shown.err
+
+
 def test_each_line_of_a_file_becomes_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     Path("lines.txt").write_text("One.\n\nTwo.\n...\n", encoding="utf-8")
     assert cli.main(["say", "--lines", "lines.txt", "--out-dir", "out", *FAST]) == 1
@@ -70,6 +99,8 @@ def test_each_line_of_a_file_becomes_a_file(capsys: pytest.CaptureFixture[str]) 
         (["shout", "x"], 2, "no command"),
         (["say", "Hi.", "--voice", "nobody", *FAST], 1, "nobody"),
         (["say", "Hi.", "--out", "a.xyz", *FAST], 1, "xyz"),
+        (["say", "Hi.", "--out", "wav", *FAST], 1, "no extension"),
+        (["say", "--lines", "some.txt", "--out-dir", "some.txt", *FAST], 1, "folder"),
         (["say", "Hi.", "--out", "no/such/folder/a.wav", *FAST], 1, "no/such/folder"),
         (["say", "...", *FAST], 1, "speak"),
         (["say", "Hi.", "preset=bogus"], 2, "bogus"),
@@ -80,6 +111,7 @@ def test_each_line_of_a_file_becomes_a_file(capsys: pytest.CaptureFixture[str]) 
 def test_what_is_wrong_is_told_in_one_line(
     arguments: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("some.txt").write_text("Hello.", encoding="utf-8")
     assert cli.main(arguments) == status
     error = capsys.readouterr().err
     assert told in error

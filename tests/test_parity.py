@@ -46,3 +46,22 @@ def test_a_wrong_golden_value_is_found(
 
 def test_a_folder_with_nothing_to_check_is_a_failure(tmp_path: Path) -> None:
     assert parity.main([str(tmp_path)]) == 1
+
+
+def test_what_is_missing_or_unknown_in_a_folder_is_a_failure_and_the_rest_is_still_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in PARITY.iterdir():
+        shutil.copy(path, tmp_path)
+    values = load_file(tmp_path / "dit_io.safetensors")
+    values["latent.surprise"] = values.pop("latent.blocks_odd")
+    save_file(values, tmp_path / "dit_io.safetensors")
+    extra = load_file(tmp_path / "codec_io.safetensors")
+    extra["new_tensor"] = extra["z_q"].clone()
+    save_file(extra, tmp_path / "codec_io.safetensors")
+    assert parity.main([str(tmp_path)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    failures = [line for line in lines if line.startswith("FAIL")]
+    assert any("latent.blocks_odd" in line for line in failures)
+    assert any("new_tensor is unknown" in line for line in failures)
+    assert any("tail short" in line for line in lines)

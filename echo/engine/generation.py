@@ -27,6 +27,7 @@ from echo.sampling.end_of_speech import ends_in_zeros, find_end_point
 from echo.spec import SAMPLE_RATE
 from echo.text import tokenize
 
+DECODE_PIECE_LATENTS = 32  # bounds the codec's memory, and how long others wait for one turn
 FIRST_BLOCK_STEPS = 5  # of a LoRA that serves the first block only: it is made for few steps
 
 
@@ -77,7 +78,8 @@ class Generation:
         self._seed = info.seed
         self._settings: GenerationSettings = info.settings
         self._blocks = info.settings.blocks
-        if components.first_block is not None:
+        self._first_block = components.first_block if len(self._blocks) > 1 else None
+        if self._first_block is not None:
             first = replace(self._blocks[0], num_steps=FIRST_BLOCK_STEPS)
             self._blocks = (first, *self._blocks[1:])
         self._vad = vad
@@ -162,17 +164,17 @@ class Generation:
         ends = number == len(self._blocks) - 1 or (
             sampler.early_stop_on_zero and ends_in_zeros(latent[0], sampler)
         )
-        audio, state = self._decode(latent, chunk.state, ends=ends)
+        audio, state = yield from self._decode(latent, chunk.state, ends=ends)
         decoded = time.monotonic()
         silence = self._silence_ms(audio)
         return _Attempt(latent, ends, audio, state, silence, sampled - begun, decoded - sampled)
 
     def _plan(self, number: int) -> tuple[EchoDiT, BlockShape, SamplerConfig]:
         c, sampler = self._components, self._settings.sampler
-        if number > 0 or c.first_block is None:
+        if number > 0 or self._first_block is None:
             return c.model, self._blocks[number], sampler
         unguided = replace(sampler, cfg_min_t=1.0, cfg_max_t=0.0)
-        return c.first_block, self._blocks[number], unguided
+        return self._first_block, self._blocks[number], unguided
 
     def _count_steps(
         self, steps: Generator[None, None, Tensor], chunk: int, block: int
@@ -206,11 +208,12 @@ class Generation:
 
     def _decode(
         self, latent: Tensor, state: DecoderState, *, ends: bool
-    ) -> tuple[Audio, DecoderState]:
-        """Audio of a block after ``state``, and the state after it.
+    ) -> Generator[None, None, tuple[Audio, DecoderState]]:
+        """Audio of a block after ``state``, and the state after it; yields between its pieces.
 
-        The last block is cut at the end of speech; what was sent before cannot be cut any more,
-        so the end is looked for in this block only.
+        The last block is cut at the end of speech. What was sent before cannot be cut any more,
+        so the end is looked for in this block only: an earlier pause, which the whole-generation
+        rule of model.md §7 would take for the end, does not swallow what follows.
         """
         c = self._components
         keep = find_end_point(latent[0]) if ends else latent.shape[1]
@@ -218,8 +221,13 @@ class Generation:
         if keep == 0:
             return torch.zeros(0).numpy(), state
         z_q = c.pca.from_latent(latent[:, :keep].to(c.codec.device))
-        samples = c.codec.decode(z_q.transpose(1, 2), state)[0, 0]
-        audio: Audio = samples.float().cpu().numpy()  # the one copy to the host, once per block
+        pieces: list[Tensor] = []
+        for piece in z_q.transpose(1, 2).split(DECODE_PIECE_LATENTS, dim=-1):
+            if pieces:
+                yield
+            pieces.append(c.codec.decode(piece, state)[0, 0])
+        # The one copy to the host, once per block.
+        audio: Audio = torch.cat(pieces).float().cpu().numpy()
         return (fade_out(audio, SAMPLE_RATE) if ends else audio), state
 
     def _silence_ms(self, audio: Audio) -> float | None:
@@ -244,6 +252,8 @@ def _block_stats(
         steps=shape.num_steps,
         sample_s=sum(a.sample_s for a in attempts),
         decode_s=sum(a.decode_s for a in attempts),
+        samples=len(kept.audio),
+        ends=kept.ends,
         attempts=len(attempts),
         longest_silence_ms=kept.silence_ms,
     )

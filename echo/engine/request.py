@@ -10,6 +10,7 @@ from typing import Any
 
 from echo.config.compose import load_preset
 from echo.config.schema import (
+    MAX_SEED,
     ChunkingConfig,
     EchoConfig,
     PresetConfig,
@@ -21,8 +22,6 @@ from echo.config.schema import (
 )
 from echo.errors import ConfigError, InvalidRequestError
 from echo.sampling.block import BlockShape
-
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -113,23 +112,23 @@ def _blocks(
     elif len(steps) != len(sizes):  # own blocks, the preset's steps: the last one goes on
         steps = (steps + (steps[-1],) * len(sizes))[: len(sizes)]
     check_steps("num_steps", steps, len(sizes))
-    scales = _spread("init_scale", per_block(sampler.init_scale), len(sizes))
-    truncations = _spread("truncation_factor", per_block(sampler.truncation_factor), len(sizes))
+    scales = _spread("init_scale", per_block(sampler.init_scale), len(sizes), given)
+    factors = per_block(sampler.truncation_factor)
+    truncations = _spread("truncation_factor", factors, len(sizes), given) if factors else ()
     return tuple(
-        BlockShape(size, count, scale, truncation)
-        for size, count, scale, truncation in zip(sizes, steps, scales, truncations, strict=True)
-        if scale is not None
+        BlockShape(size, steps[i], scales[i], truncations[i] if truncations else None)
+        for i, size in enumerate(sizes)
     )
 
 
-def _spread(key: str, values: tuple[float, ...], count: int) -> tuple[float | None, ...]:
-    if not values:
-        return (None,) * count
-    if len(values) == 1:
-        return values * count
-    if len(values) != count:
+def _spread(
+    key: str, values: tuple[float, ...], count: int, given: Mapping[str, Any]
+) -> tuple[float, ...]:
+    """One value for each block. A configured list is for the preset's blocks; for another shape
+    its last value goes on. One that came with the request must fit."""
+    if key in given and len(values) not in (1, count):
         raise ConfigError(f"{key} lists {len(values)} values for {count} blocks", param=key)
-    return values
+    return (values + (values[-1],) * count)[:count]
 
 
 def _whole(value: object) -> int | None:
@@ -137,13 +136,17 @@ def _whole(value: object) -> int | None:
         return None
     if isinstance(value, float) and not value.is_integer():
         return None
-    return int(value)
+    return int(value) if abs(value) <= MAX_SEED else None
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # JSON knows integers of any length
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _boolean(value: object) -> bool | None:

@@ -38,19 +38,18 @@ def chunk(
     cfg: ChunkingConfig,
     *,
     max_tokens: int,
-    max_generation_seconds: float | None = None,
 ) -> list[str]:
     """``text`` as chunks for one generation each, every one with a speaker tag in front.
 
-    Each has at most ``max_tokens`` - 1 UTF-8 bytes, and at most ``cfg.max_seconds`` and
-    ``max_generation_seconds`` of speech by the estimate. Sentences stay whole where they fit;
+    Each has at most ``max_tokens`` - 1 UTF-8 bytes, and at most ``cfg.max_seconds`` of speech by
+    the estimate. Sentences stay whole where they fit;
     longer ones are cut at clauses, then before conjunctions, then at words, then inside a word.
     Joined by spaces the chunks hold every word in order; a chunk of nothing but punctuation is
-    left out. With ``cfg.enabled`` false only ``max_tokens`` and ``max_generation_seconds`` cut.
+    left out. With ``cfg.enabled`` false only these limits cut: a generation cannot say more.
 
     Raises :class:`ConfigError` if the limits leave no room for a single word.
     """
-    limits = _limits(cfg, max_tokens, max_generation_seconds)
+    limits = _limits(cfg, max_tokens)
     builder = _Builder(limits)
     for sentence in split_sentences(text):
         for index, piece in enumerate(_fitting(sentence, limits, cfg)):
@@ -68,11 +67,10 @@ class _Limits:
     max_bytes: int  # tag included
 
 
-def _limits(cfg: ChunkingConfig, max_tokens: int, max_generation: float | None) -> _Limits:
-    ceiling = math.inf if max_generation is None else max_generation
-    maximum = min(cfg.max_seconds if cfg.enabled else math.inf, ceiling)
-    target = min(cfg.target_seconds if cfg.enabled else math.inf, maximum)
-    minimum = min(cfg.min_seconds if cfg.enabled else math.inf, target)
+def _limits(cfg: ChunkingConfig, max_tokens: int) -> _Limits:
+    maximum = cfg.max_seconds
+    target = cfg.target_seconds if cfg.enabled else maximum
+    minimum = cfg.min_seconds if cfg.enabled else maximum
     shortest = _seconds(2, 1, cfg)  # a letter and a space
     if maximum < shortest:
         raise ConfigError(

@@ -23,8 +23,6 @@ def prepare(
     text: object,
     text_cfg: TextConfig,
     chunking: ChunkingConfig,
-    *,
-    max_generation_seconds: float | None = None,
 ) -> PreparedText:
     """The one way from a request's ``text`` (a str of any Unicode) to chunks for the model.
 
@@ -46,6 +44,5 @@ def prepare(
         normalized.text,
         chunking,
         max_tokens=text_cfg.max_text_length,
-        max_generation_seconds=max_generation_seconds,
     )
     return PreparedText(normalized.text, tuple(chunks), normalized.warnings)

@@ -92,15 +92,17 @@ def test_a_monster_word_is_cut_inside_as_the_last_resort():
     assert all(seconds(p, CFG) <= 40 for p in pieces)
 
 
-def test_a_generation_limit_is_kept_even_where_the_configuration_allows_more():
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_chunk_takes_longer_than_the_limit_chunking_or_not(enabled):
+    cfg = replace(CFG, enabled=enabled, max_seconds=10.0, target_seconds=8.0, min_seconds=5.0)
     text = " ".join(["word"] * 200) + "."
-    pieces = chunk(text, CFG, max_tokens=768, max_generation_seconds=10.0)
-    assert all(seconds(p, CFG) <= 10.0 for p in pieces)
+    pieces = chunk(text, cfg, max_tokens=768)
+    assert all(seconds(p, cfg) <= 10.0 for p in pieces)
     assert words(" ".join(pieces)) == words(text)
 
 
-def test_without_chunking_only_bytes_cut():
-    off = replace(CFG, enabled=False)
+def test_without_chunking_only_bytes_and_the_limit_cut():
+    off = replace(CFG, enabled=False, max_seconds=1000.0)
     sentence = "a bb ccc " * 9 + "end."
     assert len(chunk(" ".join([sentence] * 8), off, max_tokens=768)) == 1
     pieces = chunk(" ".join([sentence] * 9), off, max_tokens=768)
@@ -147,20 +149,19 @@ CONFIGS = st.builds(
 
 
 @settings(deadline=None, max_examples=200)
-@given(TEXTS, CONFIGS, st.sampled_from([16, 64, 768]), st.one_of(st.none(), st.floats(1.1, 30)))
-def test_chunks_hold_every_word_in_order_within_the_limits(text, cfg, max_tokens, generation):
-    pieces = chunk(text, cfg, max_tokens=max_tokens, max_generation_seconds=generation)
+@given(TEXTS, CONFIGS, st.sampled_from([16, 64, 768]))
+def test_chunks_hold_every_word_in_order_within_the_limits(text, cfg, max_tokens):
+    pieces = chunk(text, cfg, max_tokens=max_tokens)
     spoken = [word for word in words(" ".join(pieces)) if any(c.isalnum() for c in word)]
     expected = [word for word in words(text) if any(c.isalnum() for c in word)]
     assert letters(spoken) == letters(expected)
     longest_word = max((len(w.encode()) for w in expected), default=0)
     if longest_word + len("[S1] ") < max_tokens and longest_word / cfg.chars_per_second < 1.0:
         assert spoken == expected  # nothing is cut inside a word that fits
-    maximum = min(cfg.max_seconds if cfg.enabled else 1e9, generation or 1e9)
     for piece in pieces:
         assert TAG.match(piece)
         assert len(piece.encode()) <= max_tokens - 1
-        assert seconds(piece, cfg) <= maximum + 1e-6
+        assert seconds(piece, cfg) <= cfg.max_seconds + 1e-6
 
 
 @settings(deadline=None)

@@ -57,12 +57,6 @@ def test_warnings_reach_the_caller():
     assert "U+0007" in prepare("a\x07b", TEXT, CHUNKING).warnings[0]
 
 
-def test_a_generation_limit_is_passed_on():
-    text = "Hello there my friend. " * 20
-    chunks = prepare(text, TEXT, CHUNKING, max_generation_seconds=5.0).chunks
-    assert len(chunks) > len(prepare(text, TEXT, CHUNKING).chunks)
-
-
 @settings(deadline=None, max_examples=300)
 @given(st.text(st.characters()))
 def test_any_unicode_gives_chunks_that_the_tokenizer_takes_or_a_typed_error(text):
