@@ -39,6 +39,14 @@ class VoiceNotFoundError(InvalidRequestError):
     """No voice of that name; the message lists some that exist."""
 
 
+class VoiceExistsError(InvalidRequestError):
+    """A new voice under a name that is taken."""
+
+
+class StorageError(EchoError):
+    """A folder of ours that can't be written: full, read-only, not permitted."""
+
+
 class BusyError(EchoError):
     """The queue is full. ``retry_after_s``: when trying again makes sense."""
 

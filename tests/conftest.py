@@ -83,7 +83,8 @@ def toy_config(voice_root: Path) -> Callable[..., EchoConfig]:
     """Compose a configuration for toy engines; overrides are added."""
 
     def make(*overrides: str) -> EchoConfig:
-        return compose(["model=tiny", f"voices.roots=['{voice_root}']", *SMALL_BLOCKS, *overrides])
+        voices = [f"voices.roots=['{voice_root}']", f"voices.clone_root='{voice_root}'"]
+        return compose(["model=tiny", *voices, *SMALL_BLOCKS, *overrides])
 
     return make
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from echo import __version__
+from echo.api.access import ConcurrencyLimit, KeyCheck, Keys, OriginCheck
 from echo.api.errors import install_error_handlers
 from echo.api.health import health_router
-from echo.api.middleware import BodyLimit, RequestEdge
+from echo.api.inworld.router import inworld_router
+from echo.api.middleware import REQUEST_ID, BodyLimit, RequestEdge
+from echo.api.models import models_router
 from echo.api.openai import openai_router
-from echo.config import EchoConfig
+from echo.api.reply import SAMPLE_RATE_HEADER, TIMING_HEADER
+from echo.api.voices import voices_router
+from echo.config import EchoConfig, ServerConfig
 from echo.engine import Engine
 
 
@@ -21,9 +27,32 @@ def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
         summary="Text to speech in a cloned voice, streamed",
     )
     install_error_handlers(app)
-    # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=config.server.max_body_bytes)
-    app.add_middleware(RequestEdge)
+    _add_limits(app, config.server)
     app.include_router(openai_router(engine))
+    app.include_router(voices_router(engine))
+    app.include_router(models_router())
+    if config.inworld.clone_enabled:
+        engine.clones.recover()
+    if config.inworld.compat:
+        app.include_router(inworld_router(engine))
     app.include_router(health_router(engine, app))
     return app
+
+
+def _add_limits(app: FastAPI, config: ServerConfig) -> None:
+    """What a request passes before its route; the last one added is the outermost."""
+    app.add_middleware(
+        BodyLimit, max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_seconds
+    )
+    app.add_middleware(ConcurrencyLimit, config=config)
+    app.add_middleware(KeyCheck, keys=Keys.of(config))
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=("GET", "POST", "PATCH", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=(SAMPLE_RATE_HEADER, TIMING_HEADER, REQUEST_ID, "Retry-After"),
+        )
+    app.add_middleware(OriginCheck, config=config)
+    app.add_middleware(RequestEdge)

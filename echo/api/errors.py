@@ -1,11 +1,11 @@
-"""What went wrong, as an HTTP status and as the body that OpenAI's clients read."""
+"""What went wrong, as an HTTP status and as the body that the caller's protocol has for it."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -14,14 +14,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from echo.errors import (
     AudioDecodeError,
     BusyError,
     CancelledError,
     EchoError,
+    GenerationError,
     InvalidRequestError,
     LimitExceededError,
+    StorageError,
+    VoiceExistsError,
     VoiceNotFoundError,
 )
 
@@ -34,6 +38,22 @@ class BodyTooLargeError(LimitExceededError):
 
 class UnsupportedMediaError(InvalidRequestError):
     """A request body of another content type."""
+
+
+class BodyTimeoutError(InvalidRequestError):
+    """A request body that stopped arriving."""
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """No model of that name."""
+
+
+class CloneNotFoundError(VoiceNotFoundError):
+    """No uploaded voice of that name."""
+
+
+class CloningDisabledError(InvalidRequestError):
+    """An upload where ``inworld.clone_enabled`` is off."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +83,39 @@ class ErrorBody(BaseModel):
 # The first that fits: subclasses come before their bases.
 _TABLE: tuple[tuple[type[EchoError], int, str], ...] = (
     (BodyTooLargeError, 413, "body_too_large"),
+    (BodyTimeoutError, 408, "request_timeout"),
     (UnsupportedMediaError, 415, "unsupported_media_type"),
+    (ModelNotFoundError, 404, "model_not_found"),
+    (CloningDisabledError, 403, "cloning_disabled"),
+    (CloneNotFoundError, 404, "voice_not_found"),
     (VoiceNotFoundError, 400, "voice_not_found"),
+    (VoiceExistsError, 409, "voice_exists"),
     (AudioDecodeError, 400, "invalid_audio"),
     (LimitExceededError, 400, "limit_exceeded"),
     (InvalidRequestError, 400, "invalid_value"),
     (BusyError, 429, "queue_full"),
     (CancelledError, 503, "cancelled"),
-    (EchoError, 500, "generation_failed"),
+    (StorageError, 500, "storage_failed"),
+    (GenerationError, 500, "generation_failed"),
+    (EchoError, 500, "internal_error"),
 )
+_NO_RETRY = {"x-should-retry": "false"}  # on statuses that OpenAI's clients would try again
+# Where trying again can help: the load or the chance that made it fail has passed.
+_PASSING = ("queue_full", "cancelled", "request_timeout", "generation_failed")
+
+FLAT_PATHS = ("/tts/", "/voices/")  # of the protocol whose errors are flat, with gRPC's codes
+_GRPC_CODES = {
+    401: 16,  # unauthenticated
+    403: 7,  # permission denied
+    404: 5,  # not found
+    405: 12,  # unimplemented
+    408: 4,  # deadline exceeded
+    409: 6,  # already exists
+    429: 8,  # resource exhausted
+    500: 13,  # internal
+    503: 14,  # unavailable
+}
+_INVALID_ARGUMENT = 3
 
 
 def problem_of(error: EchoError) -> Problem:
@@ -80,13 +124,19 @@ def problem_of(error: EchoError) -> Problem:
     headers = {}
     if isinstance(error, BusyError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
+    elif status == HTTPStatus.REQUEST_TIMEOUT:
+        headers["Connection"] = "close"  # the rest of the body may still come
+    elif code not in _PASSING and (status == HTTPStatus.CONFLICT or status >= 500):
+        headers |= _NO_RETRY
     return Problem(status, error.message, code, error.param, headers)
 
 
 def internal_problem(request_id: str) -> Problem:
     """For what nobody foresaw: details go to the log, not to the client."""
     message = f"internal error; the server's log has it under request {request_id}"
-    return Problem(500, message, "internal_error")
+    return Problem(500, message, "internal_error", headers=_NO_RETRY)
 
 
 def validation_error(finding: Mapping[str, Any]) -> InvalidRequestError:
@@ -112,8 +162,36 @@ def error_response(problem: Problem) -> JSONResponse:
     return JSONResponse({"error": detail}, problem.status, headers=dict(problem.headers))
 
 
+def flat_response(problem: Problem) -> JSONResponse:
+    """Inworld's shape of a :class:`Problem`; there an unknown voice is 404."""
+    if problem.code == "voice_not_found":
+        problem = replace(problem, status=HTTPStatus.NOT_FOUND)
+    return JSONResponse(flat_body(problem), problem.status, headers=dict(problem.headers))
+
+
+def flat_body(problem: Problem) -> dict[str, Any]:
+    """A :class:`Problem` with gRPC's code for it, as in Inworld's bodies, lines and frames."""
+    status = HTTPStatus.NOT_FOUND if problem.code == "voice_not_found" else problem.status
+    code = _GRPC_CODES.get(status, _INVALID_ARGUMENT)
+    return {"code": code, "message": problem.message, "details": []}
+
+
+def response_at(path: str, problem: Problem) -> JSONResponse:
+    """``problem`` in the shape of the protocol that ``path`` belongs to."""
+    shape = flat_response if path.startswith(FLAT_PATHS) else error_response
+    return shape(problem)
+
+
+async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer an HTTP request or a WebSocket's handshake with ``problem``."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope["extensions"]:
+        await send({"type": "websocket.close", "code": 1008, "reason": problem.message[:120]})
+        return
+    await response_at(scope["path"], problem)(scope, receive, send)
+
+
 def install_error_handlers(app: FastAPI) -> None:
-    """Turn everything that a route raises into :func:`error_response`."""
+    """Turn everything that a route raises into :func:`response_at` its path."""
     app.add_exception_handler(EchoError, _on_echo_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -124,12 +202,12 @@ async def _on_echo_error(request: Request, error: Exception) -> JSONResponse:
     problem = problem_of(error)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s", request.method, request.url.path, error.message)
-    return error_response(problem)
+    return response_at(request.url.path, problem)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(problem_of(validation_error(error.errors()[0])))
+    return response_at(request.url.path, problem_of(validation_error(error.errors()[0])))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -142,7 +220,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = headers.get("allow") or headers.get("Allow", "another method")
         message = f"{request.url.path} does not take {request.method}; use {allowed}"
-    return error_response(Problem(error.status_code, message, code, headers=headers))
+    problem = Problem(error.status_code, message, code, headers=headers)
+    return response_at(request.url.path, problem)
 
 
 def _type_of(status: int) -> str:

@@ -19,6 +19,10 @@ class Health(BaseModel):
     queued: int = Field(description="Requests waiting.")
 
 
+class Ready(BaseModel):
+    status: str = "ready"
+
+
 class Welcome(BaseModel):
     name: str = "echo-tts"
     version: str = __version__
@@ -39,6 +43,13 @@ def health_router(engine: Engine, app: FastAPI) -> APIRouter:
             active=stats["active"],
             queued=stats["queued"],
         )
+
+    @router.get("/ready", summary="Whether speech can be asked for")
+    async def ready() -> Ready:
+        """The port opens when the model is loaded and warmed up, so whoever reads this can go on;
+        refused connections mean not yet.
+        """
+        return Ready()
 
     @router.get("/", summary="What this server offers")
     async def welcome() -> Welcome:

@@ -14,7 +14,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from echo.api.errors import BodyTooLargeError, error_response, internal_problem, problem_of
+from echo.api.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    internal_problem,
+    problem_of,
+    refuse,
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +64,18 @@ class RequestEdge:
             if started:
                 raise
             log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
-            await error_response(internal_problem(request_id))(scope, receive, tagged)
+            await refuse(internal_problem(request_id), scope, receive, tagged)
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``max_bytes``, announced or found while reading."""
+    """Refuses bodies of more than ``max_bytes``, announced or found while reading, and those that
+    stop arriving for ``timeout_s``.
+    """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,13 +86,19 @@ class BodyLimit:
         if announced.isdecimal() and int(announced) > self._max_bytes:
             if "expect" not in headers:  # else the body has not been sent
                 await _discard(receive)
-            await error_response(problem_of(self._error()))(scope, receive, send)
+            await refuse(problem_of(self._error()), scope, receive, send)
             return
         read = 0
+        complete = False  # then ``receive`` waits for the client to leave, as long as it likes
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, complete
+            try:
+                with anyio.fail_after(None if complete else self._timeout_s):
+                    message = await receive()
+            except TimeoutError:
+                raise self._timeout() from None
+            complete = not message.get("more_body", False)
             read += len(message.get("body", b""))
             if read > self._max_bytes:
                 if message.get("more_body"):
@@ -92,6 +107,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited, send)
+
+    def _timeout(self) -> BodyTimeoutError:
+        return BodyTimeoutError(
+            f"nothing of the request's body came for {self._timeout_s:g} s; send it again"
+        )
 
     def _error(self) -> BodyTooLargeError:
         return BodyTooLargeError(f"the request's body is over {self._max_bytes} bytes; send less")

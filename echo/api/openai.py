@@ -1,4 +1,4 @@
-"""OpenAI's protocol: ``POST /v1/audio/speech`` and the list of voices."""
+"""OpenAI's protocol: ``POST /v1/audio/speech``."""
 
 from __future__ import annotations
 
@@ -6,32 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
 
+from echo.api import events
 from echo.api.body import read_json
 from echo.api.errors import ErrorBody
-from echo.api.reply import SAMPLE_RATE_HEADER, SpeechReply
+from echo.api.reply import SAMPLE_RATE_HEADER, TIMING_HEADER, SpeechReply
 from echo.api.speech import SpeechBody, parse_speech
 from echo.audio.encode import FORMATS
 from echo.engine import Engine
-from echo.voices.store import VoiceInfo
-
-
-class VoiceMetadata(BaseModel):
-    source: str = Field(description="The folder of voices it comes from.")
-    type: str = Field(description="file, or folder for one whose clips are joined.")
-
-
-class Voice(BaseModel):
-    object: str = "voice"
-    id: str = Field(description="What `voice` in a speech request names.")
-    name: str
-    metadata: VoiceMetadata
-
-
-class VoiceList(BaseModel):
-    object: str = "list"
-    data: list[Voice]
 
 
 def openai_router(engine: Engine) -> APIRouter:
@@ -46,24 +28,16 @@ def openai_router(engine: Engine) -> APIRouter:
         summary="Speak a text",
     )
     async def create_speech(request: Request) -> SpeechReply:
-        """Audio is sent as it is generated; with `stream: false`, as one file with exact sizes.
+        """Audio is sent as it is generated; with `stream: false`, as one file with exact sizes;
+        with `stream_format: "sse"`, in server-sent events.
 
         A body with `stream` or a nested `extra_body` gets Echo's defaults (44.1 kHz pcm), any
         other gets OpenAI's (mp3; pcm at 24 kHz; wav as one file).
         """
         order = parse_speech(await read_json(request))
-        return SpeechReply(engine, order.request, order.output)
-
-    @router.get("/voices", summary="List the voices")
-    def list_voices() -> VoiceList:
-        return VoiceList(data=[_voice(info) for info in engine.voices.list()])
+        return SpeechReply(engine, order.request, order.output, as_events=order.as_events)
 
     return router
-
-
-def _voice(info: VoiceInfo) -> Voice:
-    metadata = VoiceMetadata(source=info.source, type=info.type)
-    return Voice(id=info.id, name=info.name, metadata=metadata)
 
 
 _SPEECH_BODY: dict[str, Any] = {
@@ -74,9 +48,12 @@ _SPEECH_BODY: dict[str, Any] = {
 }
 _ERRORS = {
     400: "An impossible request; `param` names the field.",
+    401: "No right key, where the server has some.",
+    403: "A Host or Origin that is not allowed.",
+    408: "The body stopped arriving.",
     413: "A body over `server.max_body_bytes`.",
     415: "A body that is not JSON.",
-    429: "The queue is full; see `Retry-After`.",
+    429: "Too much at once; see `Retry-After`.",
     500: "The generation failed.",
 }
 _SPEECH_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -85,9 +62,14 @@ _SPEECH_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {
             fmt.media_type.format(rate=44_100): {"schema": {"type": "string", "format": "binary"}}
             for fmt in FORMATS.values()
-        },
+        }
+        | {events.MEDIA_TYPE: {"schema": {"type": "string"}}},
         "headers": {
             SAMPLE_RATE_HEADER: {"description": "Hz", "schema": {"type": "integer"}},
+            TIMING_HEADER: {
+                "description": "Milliseconds in the queue, for the voice, to the first audio.",
+                "schema": {"type": "string"},
+            },
         },
     },
     **{status: {"model": ErrorBody, "description": text} for status, text in _ERRORS.items()},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -18,30 +18,43 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from echo.api import events
 from echo.api.audio import Output, open_reply_encoder
 from echo.audio.encode import encode_file
 from echo.engine import Engine, SpeechRequest, SpeechStream
+from echo.engine.stats import RequestStats
 from echo.engine.stream import Audio
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE_HEADER = "X-Audio-Sample-Rate"
+TIMING_HEADER = "Server-Timing"
 DEBUG_FILE = Path("api_generation.wav")  # in the working directory, with engine.debug
 
 
 class SpeechReply(StreamingResponse):
-    """Speaks ``request`` to the client as ``output``.
+    """Speaks ``request`` to the client as ``output``; with ``as_events``, in server-sent events.
 
     Errors before the first audio are raised before the response has started, so that they become
     an error response; later ones break the connection.
     """
 
-    def __init__(self, engine: Engine, request: SpeechRequest, output: Output) -> None:
-        headers = {SAMPLE_RATE_HEADER: str(output.rate)}
-        parts = speech_parts(engine, request, output)
-        super().__init__(parts, media_type=output.media_type, headers=headers)
+    def __init__(
+        self,
+        engine: Engine,
+        request: SpeechRequest,
+        output: Output,
+        *,
+        as_events: bool = False,
+    ) -> None:
+        headers = {SAMPLE_RATE_HEADER: str(output.rate), **(events.HEADERS if as_events else {})}
+        parts = speech_parts(engine, request, output, opened=self._keep_stats)
+        media_type = events.MEDIA_TYPE if as_events else output.media_type
+        super().__init__(parts, media_type=media_type, headers=headers)
         self._parts = parts
         self._complete = output.complete
+        self._as_events = as_events
+        self._stats = RequestStats(engine.sample_rate)
         self._generated = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,28 +67,57 @@ class SpeechReply(StreamingResponse):
         async with aclosing(self._parts) as parts:
             first = await anext(parts)
             if self._complete:
-                self.headers["Content-Length"] = str(len(first))
                 self._generated = True
+                if not self._as_events:
+                    self.headers["Content-Length"] = str(len(first))
+            self.headers[TIMING_HEADER] = server_timing(self._stats)
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
-            await send({"type": "http.response.body", "body": first, "more_body": True})
+            await self._send_part(first, send)
             async for part in parts:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+                await self._send_part(part, send)
         self._generated = True
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        last = events.done(self._stats) if self._as_events else b""
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send_part(self, part: bytes, send: Send) -> None:
+        for body in events.deltas(part) if self._as_events else (part,):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _keep_stats(self, stream: SpeechStream) -> None:
+        self._stats = stream.stats
+
+
+def server_timing(stats: RequestStats) -> str:
+    """What is known by now, in milliseconds: waiting, reading the voice, until the first audio."""
+    voice = 'voice;desc="cached"' if stats.voice_cached else "voice"
+    spans = {
+        "queue": stats.queue_s,
+        voice: stats.voice_s,
+        "ttfb": stats.ttfb_s,
+        "total": stats.total_s,
+    }
+    known = {name: span for name, span in spans.items() if span is not None}
+    return ", ".join(f"{name};dur={1000 * span:.1f}" for name, span in known.items())
 
 
 async def speech_parts(
-    engine: Engine, request: SpeechRequest, output: Output
+    engine: Engine,
+    request: SpeechRequest,
+    output: Output,
+    *,
+    opened: Callable[[SpeechStream], None],
 ) -> AsyncGenerator[bytes, None]:
     """The encoded speech in parts; at least one part, which is empty if there is no audio.
 
     A complete file is one part. Leaving the iteration (cancelling the task) stops the generation.
+    ``opened``: told of the stream before its first part.
     Raises what ``engine.stream`` and the stream raise.
     """
     encoder = open_reply_encoder(output, engine.sample_rate)
     kept: list[Audio] | None = [] if engine.config.engine.debug else None
     with await open_stream(engine, request) as stream:
+        opened(stream)
         for warning in stream.info.text.warnings:
             log.warning("%s", warning)
         sent = False

@@ -6,17 +6,25 @@ Torch is imported when the engine is built, so that ``--help`` and a taken port 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from echo.config import EchoConfig, ServerConfig, describe, parse_program_args, run_program
+from echo.config import (
+    EchoConfig,
+    ServerConfig,
+    describe,
+    parse_program_args,
+    run_program,
+    unknown_flags,
+)
 from echo.errors import EchoError
 from echo.voices.store import VoiceStore
 
@@ -27,6 +35,7 @@ DESCRIPTION = "Serve speech over HTTP: POST /v1/audio/speech; documentation at /
 GRACE_S = 5  # for running streams when the server is asked to stop
 KEEP_ALIVE_S = 60  # longer than clients keep a connection, so that they close it, not we
 SHOWN_VOICES = 12
+MAX_SOCKET_MESSAGE_BYTES = 1 << 20  # of a WebSocket
 
 INTERRUPTED = 130  # exit status after Ctrl-C
 
@@ -55,14 +64,15 @@ def serve(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
     server: EchoServer | None = None
     try:
         with bind(config.server) as listener:
-            for setting in describe(overrides):
-                if setting.source.startswith("environment"):
-                    log.info("%s = %s (%s)", setting.key, setting.value, setting.source)
+            log_settings(overrides, os.environ)
             log.info("%s", _voices_line(config))
 
+            from echo.api.access import Keys, is_loopback
             from echo.api.app import create_app
             from echo.engine import Engine
 
+            if not Keys.of(config.server) and not is_loopback(config.server.host):
+                log.warning("open to other machines without keys; see server.api_keys_file")
             with Engine.from_config(config) as engine:
                 engine.warm_up()
                 server = EchoServer(create_app(engine, config), listener)
@@ -82,6 +92,25 @@ def configure_logging(*, debug: bool) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start and stop lines
     if debug:
         logging.getLogger("echo").setLevel(logging.DEBUG)
+
+
+def log_settings(overrides: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Every setting in force, a line for each group; apart, where those that are no defaults come
+    from; a warning for each variable in ``environ`` that looks like a flag and is none.
+    """
+    settings = describe(overrides)
+    groups: dict[str, list[str]] = {}
+    for setting in settings:
+        group, _, name = setting.key.partition(".")
+        groups.setdefault(group, []).append(f"{name}={setting.value}")
+    for group, values in groups.items():
+        log.info("%s: %s", group, ", ".join(values))
+    for setting in settings:
+        if setting.source != "default":
+            log.info("%s = %s (%s)", setting.key, setting.value, setting.source)
+    for name, nearest in unknown_flags(environ).items():
+        hint = f"did you mean {nearest}?" if nearest else "--help lists the flags"
+        log.warning("the environment variable %s is no flag of Echo; %s", name, hint)
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -118,6 +147,7 @@ class EchoServer(uvicorn.Server):
             lifespan="off",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
+            ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
             timeout_graceful_shutdown=GRACE_S,
         )
         super().__init__(config)
@@ -149,9 +179,13 @@ class EchoServer(uvicorn.Server):
 
 
 def _voices_line(config: EchoConfig) -> str:
-    voices = [voice.id for voice in VoiceStore(config.voices).list()]
+    store = VoiceStore(config.voices)
+    voices = [voice.id for voice in store.list()]
     if not voices:
         return f"no voices in {', '.join(config.voices.roots)}"
+    named = config.voices.default
+    if named is not None and store.get(named) is None:
+        voices[0] += f" (the default: there is no {named})"
     more = len(voices) - SHOWN_VOICES
     some = ", ".join(voices[:SHOWN_VOICES]) + (f" and {more} more" if more > 0 else "")
     return f"voices: {some}"

@@ -23,7 +23,8 @@ OPENAI_PCM_RATE = 24_000  # Hz; clients of OpenAI's API have it built in
 def _voice_name(value: object) -> object:
     """The name in ``{"id": name}``."""
     if isinstance(value, dict):
-        value = value.get("id")
+        value = value.get("id", 0)
+        value = 0 if value is None else value  # an object must name one
     if value is not None and not isinstance(value, str):
         raise ValueError('must be a name, base64 audio, or {"id": name}')
     return value
@@ -65,7 +66,12 @@ class SpeechBody(BaseModel):
     stream: bool | None = Field(
         None, description="Default true. false: one file with exact sizes, at the end."
     )
-    stream_format: Literal["audio"] | None = Field(None, description="Only audio.")
+    stream_format: Literal["audio", "sse"] | None = Field(
+        None,
+        description="sse: server-sent events `speech.audio.delta` with base64 audio, which joined "
+        "is the file of `response_format`, then `speech.audio.done` with the usage: bytes of "
+        "text in, latents of 46.4 ms out. Default audio.",
+    )
     sample_rate: int | None = Field(
         None,
         ge=MIN_RATE,
@@ -96,6 +102,7 @@ class SpeechOrder:
 
     request: SpeechRequest
     output: Output
+    as_events: bool
 
 
 def parse_speech(body: Mapping[str, Any]) -> SpeechOrder:
@@ -121,7 +128,8 @@ def parse_speech(body: Mapping[str, Any]) -> SpeechOrder:
     )
     # No client of OpenAI's API sends either of the two.
     echo_defaults = nested is not None or body.get("stream") is not None
-    return SpeechOrder(request, _output(fields, echo_defaults=echo_defaults))
+    output = _output(fields, echo_defaults=echo_defaults)
+    return SpeechOrder(request, output, as_events=fields.stream_format == "sse")
 
 
 def _output(fields: SpeechBody, *, echo_defaults: bool) -> Output:
@@ -133,7 +141,8 @@ def _output(fields: SpeechBody, *, echo_defaults: bool) -> Output:
         fmt = preferred_format()
     # Who asks OpenAI's way for a WAV without a word on streaming saves it and opens it by the
     # sizes in its header; m4a cannot be streamed at all.
-    whole_file = not fmt.streams or (fmt.name == "wav" and not echo_defaults)
+    events = fields.stream_format == "sse"
+    whole_file = not fmt.streams or (fmt.name == "wav" and not (echo_defaults or events))
     complete = whole_file if fields.stream is None else not fields.stream
     rate = OPENAI_PCM_RATE if fmt.name == "pcm" and not echo_defaults else SAMPLE_RATE
     wanted = rate if fields.sample_rate is None else fields.sample_rate

@@ -7,7 +7,7 @@ from echo.config.build import build
 from echo.config.cli import ProgramArgs, parse_program_args, run_program
 from echo.config.compose import Setting, compose, describe, load_preset, to_yaml
 from echo.config.paths import shipped_path
-from echo.config.resolvers import preset_names, register_resolvers
+from echo.config.resolvers import preset_names, register_resolvers, unknown_flags
 from echo.config.schema import (
     ChunkingConfig,
     CompileConfig,
@@ -52,4 +52,5 @@ __all__ = [
     "run_program",
     "shipped_path",
     "to_yaml",
+    "unknown_flags",
 ]

@@ -35,6 +35,7 @@ _DTYPES = {
     "float32": ("float32", "fp32", "f32", "float"),
 }
 _DTYPE_KEYS = ("model.dtype", "model.codec_dtype")
+TABLES = ("voices.aliases",)  # their entries have free names
 # Step counts given as one number hold for every block.
 _ONE_PER_BLOCK = {
     "num_steps": "block_sizes",
@@ -78,9 +79,17 @@ def build_group(cls: type[T], node: DictConfig, prefix: str) -> T:
         if name not in raw:
             raise ConfigError(f"{key} is missing from the configuration", param=key)
         value = _resolve(node, name, key)
+        is_table = typing.get_origin(hint) is Mapping
+        if (is_dataclass(hint) or is_table) and not isinstance(value, Mapping):
+            raise ConfigError(f"{key} is a group of keys, not the value {value!r}", param=key)
+        if is_table:
+            item = typing.get_args(hint)[1]
+            values[name] = {
+                str(each): _convert(f"{key}.{each}", _resolve(node[name], each, key), item, "")
+                for each in value
+            }
+            continue
         if is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{key} is a group of keys, not the value {value!r}", param=key)
             values[name] = build_group(typing.cast("type[Any]", hint), node[name], f"{key}.")
             continue
         values[name] = _convert(key, value, hint, _source(key, raw[name]))
@@ -99,6 +108,12 @@ def known_keys(cls: type = EchoConfig, prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{field.name}"
         if is_dataclass(hints[field.name]):
             yield from known_keys(hints[field.name], f"{prefix}{field.name}.")
+
+
+def is_known_key(key: str) -> bool:
+    """Whether ``key`` is one of :func:`known_keys`, or an entry of a table with free names."""
+    group, _, name = key.rpartition(".")
+    return key in known_keys() or (group in TABLES and bool(name))
 
 
 def unknown_key(key: str) -> ConfigError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from echo.config.build import build, build_group, known_keys, unknown_key
+from echo.config.build import build, build_group, is_known_key, unknown_key
 from echo.config.paths import shipped_path
 from echo.config.resolvers import (
     PRESET_FLAG,
@@ -24,6 +24,9 @@ from echo.errors import ConfigError
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
+
+SECRETS = ("server.api_keys",)  # never shown
+HIDDEN = "(hidden)"
 
 _LIST_INDEX = re.compile(r"\.\d+$")
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide object
@@ -48,19 +51,22 @@ def compose(overrides: Sequence[str] = ()) -> EchoConfig:
 
 
 def to_yaml(overrides: Sequence[str] = ()) -> str:
-    """The values in force, checked and with every interpolation resolved, as YAML."""
+    """The values in force, checked and resolved, as YAML; secrets are left out."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_yaml(OmegaConf.create(_plain(asdict(compose(overrides)))))
+    cfg = OmegaConf.create(_plain(asdict(compose(overrides))))
+    for key in SECRETS:
+        OmegaConf.update(cfg, key, None)
+    return OmegaConf.to_yaml(cfg)
 
 
 def describe(overrides: Sequence[str] = ()) -> list[Setting]:
-    """Every value in force with its source, in the order of ``schema.py``."""
+    """Every value in force with its source, in the order of ``schema.py``; secrets hidden."""
     parsed = [_parse(override) for override in overrides]
     cfg = _compose(overrides)
     raw = _unresolved(cfg)
     return [
-        Setting(key, value, _source(key, raw, parsed))
+        Setting(key, HIDDEN if key in SECRETS and value else value, _source(key, raw, parsed))
         for key, value in _flat(asdict(build_group(EchoConfig, cfg, ""))).items()
     ]
 
@@ -119,7 +125,7 @@ def _parse(override: str) -> Override:
             raise ConfigError(f"{override!r}: write {key}=OPTION", param=key)
         if parsed.value() not in options[key]:
             raise _no_such_option(key, parsed.value())
-    elif _LIST_INDEX.sub("", key) not in known_keys():
+    elif not is_known_key(_LIST_INDEX.sub("", key)):
         raise unknown_key(key)
     return parsed
 

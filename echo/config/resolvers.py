@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -70,6 +71,23 @@ def group_options() -> dict[str, tuple[str, ...]]:
     return {group: names for group, names in options.items() if names}
 
 
+def known_flags() -> tuple[str, ...]:
+    """Every environment variable that ``conf/`` reads, in alphabetical order."""
+    files = shipped_path("conf").rglob("*.yaml")
+    values = (line.partition("#")[0] for file in files for line in file.read_text().splitlines())
+    return tuple(sorted({PRESET_FLAG, *(flag for value in values for flag in _ENV.findall(value))}))
+
+
+def unknown_flags(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """The variables ``ECHO_…`` that are no flags, each with the nearest name that is one."""
+    flags = known_flags()
+    unknown = sorted(n for n in environ if n.upper().startswith("ECHO_") and n not in flags)
+    return {
+        name: next(iter(difflib.get_close_matches(name.upper(), flags, n=1)), None)
+        for name in unknown
+    }
+
+
 def flag_in(raw: object) -> str | None:
     """The environment flag that ``raw``, an unresolved value, takes its value from right now."""
     if not isinstance(raw, str):
@@ -82,12 +100,19 @@ def _env(name: str, default: Any = None) -> Any:
 
 
 def _folder(name: str) -> str:
-    if Path(name).is_dir():
+    if Path(name).is_dir() and not _only_clones(Path(name)):
         return name
     try:
         return str(shipped_path(name))
     except ConfigError:  # removed on purpose: voice folders that do not exist are skipped
         return name
+
+
+def _only_clones(folder: Path) -> bool:
+    """Whether somebody cloned a voice into ``folder`` and nobody put one there: it was made for
+    that and does not replace what is shipped."""
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return bool(names) and all("__" in name for name in names)
 
 
 def _cuda_present() -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from echo.errors import ConfigError
 from echo.spec import MAX_LATENTS, MAX_SPEAKER_LATENTS, MAX_TEXT_TOKENS
@@ -104,6 +105,8 @@ class SamplerConfig:
         _range("sampler.cfg_scale_speaker", self.cfg_scale_speaker, -100.0, 100.0)
         _range("sampler.cfg_min_t", self.cfg_min_t, 0.0, 1.0)
         _range("sampler.cfg_max_t", self.cfg_max_t, 0.0, 1.0)
+        for name in ("truncation_factor", "init_scale"):
+            _check(getattr(self, name) != (), f"sampler.{name}", "is an empty list")
         for value in per_block(self.truncation_factor):
             _range("sampler.truncation_factor", value, 0.0, 10.0, low_open=True)
         for value in per_block(self.init_scale):
@@ -197,7 +200,9 @@ class VoicesConfig:
     """Where reference voices live, how they are read, and the cache of encoded ones."""
 
     roots: tuple[str, ...]  # folders; those that do not exist are skipped
-    default: str | None  # of requests that name no voice; None: the first by name
+    clone_root: str  # folder of the voices that users make; searched after the others
+    default: str | None  # of requests that name no voice; if it is not there, the first by name
+    aliases: Mapping[str, str | None] = field(hash=False)  # other names; None: dealt out in order
     folder_support: bool
     folder_gap_seconds: float
     max_file_bytes: int
@@ -207,6 +212,7 @@ class VoicesConfig:
     cache_on_device: bool
 
     def __post_init__(self) -> None:
+        _check(bool(self.clone_root), "voices.clone_root", "must not be empty")
         _range("voices.folder_gap_seconds", self.folder_gap_seconds, 0.0, 60.0)
         _range("voices.max_file_bytes", self.max_file_bytes, 1)
         _range("voices.max_inline_bytes", self.max_inline_bytes, 1)
@@ -240,11 +246,30 @@ class ServerConfig:
 
     host: str
     port: int
+    allowed_hosts: tuple[str, ...] | None  # Host names answered; None: on loopback its own ones
+    cors_origins: tuple[str, ...]  # web pages that may call; empty: none
+    api_keys: str | None = field(repr=False)  # separated by spaces or commas
+    api_keys_file: str | None  # one key a line
     max_body_bytes: int
+    body_timeout_seconds: float  # without any byte of a body
+    max_concurrent: int | None  # requests in work; None: the engine's queue is the limit
+    max_concurrent_per_key: int | None  # per key or, without keys, per client address
 
     def __post_init__(self) -> None:
+        _check(bool(self.host.strip()), "server.host", "must not be empty")
         _range("server.port", self.port, 0, 65_535)
         _range("server.max_body_bytes", self.max_body_bytes, 1024)
+        _range("server.body_timeout_seconds", self.body_timeout_seconds, 0.0, low_open=True)
+        for name in ("max_concurrent", "max_concurrent_per_key"):
+            value = getattr(self, name)
+            if value is not None:
+                _range(f"server.{name}", value, 1)
+        for origin in self.cors_origins:
+            _check(
+                origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) is not None,
+                "server.cors_origins",
+                f"has {origin!r}; write http://host:port, or * for any",
+            )
 
 
 @dataclass(frozen=True)
@@ -288,6 +313,16 @@ class EchoConfig:
     server: ServerConfig
     ui: UIConfig
     inworld: InworldConfig
+
+    def __post_init__(self) -> None:
+        blocks = len(self.preset.block_sizes)
+        for name in ("init_scale", "truncation_factor"):
+            values = per_block(getattr(self.sampler, name))
+            _check(
+                len(values) in (0, 1, blocks),
+                f"sampler.{name}",
+                f"lists {len(values)} values for {blocks} blocks; give one, or one for each",
+            )
 
 
 def per_block(value: float | tuple[float, ...] | None) -> tuple[float, ...]:

@@ -12,13 +12,18 @@ from echo.errors import ConfigError
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What is synthesised."""
+    """What is synthesised; the last four are weights of the kinds of text."""
 
+    seed: int
     hours: float
-    held_out: int  # utterances kept for judging
-    voices: int
+    held_out_minutes: float
     shard_minutes: float
-    workers: int
+    voices: int
+    workers: int  # processes
+    sentences: float
+    slots: float
+    word_runs: float
+    short: float
 
 
 @dataclass(frozen=True)
@@ -34,34 +39,38 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
-class CodecStageConfig:
-    """Continuous training of the codec."""
+class FeaturesConfig:
+    """What the vectors of the codec hold; fitted on so many utterances."""
 
-    loop: StageConfig
-    crop_latents: int
-    noise: float  # on z, whose dimensions have a power of 1
-    shift_weight: float
-    shift_samples: int
-    windows: tuple[int, ...]
-    mels: tuple[int, ...]
+    utterances: int
 
 
 @dataclass(frozen=True)
-class RvqConfig:
-    """Fitting the codebooks on cached vectors."""
+class EncoderStageConfig:
+    """The codec's encoder, taught the features."""
 
-    vectors: int  # drawn from the corpus
-    iterations: int  # of k-means
+    loop: StageConfig
+    crop_latents: int
 
 
 @dataclass(frozen=True)
 class DecoderStageConfig:
-    """The decoder alone, on quantised vectors."""
+    """The codec's decoder, on features that went through the PCA."""
 
     loop: StageConfig
     crop_latents: int
     latent_noise: float  # at most, where latents have a standard deviation of 1
     silence: float  # share of crops that run into the zero tail
+    windows: tuple[int, ...]  # samples, of the spectral loss
+    mels: tuple[int, ...]  # bands of each window
+
+
+@dataclass(frozen=True)
+class RvqConfig:
+    """Fitting the codebooks on the encoder's vectors."""
+
+    vectors: int  # drawn from the corpus
+    iterations: int  # of k-means
 
 
 @dataclass(frozen=True)
@@ -84,21 +93,36 @@ class DitStageConfig:
 
 
 @dataclass(frozen=True)
+class JudgeConfig:
+    """The held-out judging, and how the DiT is sampled for it."""
+
+    slot_sentences: int
+    choices: int  # general sentences per voice
+    block_sizes: tuple[int, ...]
+    num_steps: tuple[int, ...]
+    cfg_scale_text: float
+    cfg_scale_speaker: float
+    cfg_min_t: float
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """All of one run of the recipe."""
 
     work_dir: str
-    sizes: str  # config.json with the sizes of the networks
+    sizes: str  # config.json with the sizes of the networks; else one beside the configuration
     seed: int
     threads: int
     device: str
     slice_minutes: float
     checkpoint_seconds: float
     corpus: CorpusConfig
-    codec: CodecStageConfig
-    rvq: RvqConfig
+    features: FeaturesConfig
+    encoder: EncoderStageConfig
     decoder: DecoderStageConfig
+    rvq: RvqConfig
     dit: DitStageConfig
+    judge: JudgeConfig
 
 
 def compose_training(size: str, overrides: Sequence[str] = ()) -> TrainingConfig:

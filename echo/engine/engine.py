@@ -22,6 +22,7 @@ from echo.errors import InvalidRequestError
 from echo.models.compile import compile_components, save_artifacts
 from echo.spec import SAMPLE_RATE
 from echo.text import prepare
+from echo.voices.clones import CloneStore
 from echo.voices.source import resolve
 from echo.voices.store import VoiceStore
 
@@ -49,6 +50,7 @@ class Engine:
         self.components = components
         self.voices = VoiceStore(config.voices)
         self.sample_rate = SAMPLE_RATE
+        self.clones = CloneStore(config.voices, forget=self.forget_voice)
         self._compiled = False
         self._bank = VoiceBank(components, config.voices)
         self._detector = (detector or SpeechDetector()) if config.vad.enabled else None
@@ -124,6 +126,13 @@ class Engine:
         """The stream of ``request``, joined: float32 [T], -1 ... 1, at ``sample_rate``."""
         with self.stream(request) as stream:
             return stream.read()
+
+    def forget_voice(self, content_key: str) -> None:
+        """Free what is cached of a voice that was deleted or replaced.
+
+        ``content_key``: of :class:`~echo.voices.source.VoiceSource`; of a file, its sha256.
+        """
+        self._bank.forget(content_key)
 
     def warm_up(self) -> None:
         """Speak ``engine.warmup_text`` once, if set, so that the first listener need not wait."""

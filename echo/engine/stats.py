@@ -14,8 +14,10 @@ class BlockStats:
     block: int
     latents: int
     steps: int
-    sample_s: float  # all attempts
+    sample_s: float  # all attempts; wall-clock, so with the turns of others in between
     decode_s: float
+    samples: int  # sent
+    ends: bool  # the last of its chunk
     attempts: int  # 1 + rerolls
     longest_silence_ms: float | None  # of the attempt that was kept; None: not looked at
 

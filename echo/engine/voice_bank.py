@@ -92,5 +92,9 @@ class VoiceBank:
         self._cache.put(key, kept, kept.nbytes())
         return encoded, False
 
+    def forget(self, content_key: str) -> None:
+        """Drop the encoding of a voice, if it is kept."""
+        self._cache.remove(content_key)
+
     def stats(self) -> CacheStats:
         return self._cache.stats()

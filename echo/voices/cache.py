@@ -59,6 +59,12 @@ class ByteBoundedCache(Generic[K, V]):
                 _, (_, dropped) = self._entries.popitem(last=False)
                 self._bytes -= dropped
 
+    def remove(self, key: K) -> None:
+        """Drop ``key``, if it is there."""
+        with self._lock:
+            if key in self._entries:
+                self._bytes -= self._entries.pop(key)[1]
+
     def clear(self) -> None:
         """Drop all entries; the counts stay."""
         with self._lock:

@@ -15,7 +15,6 @@ from echo.errors import (
     AudioDecodeError,
     InvalidRequestError,
     LimitExceededError,
-    VoiceNotFoundError,
 )
 from echo.spec import HOP, MAX_REFERENCE_SECONDS
 from echo.voices.store import MAX_NAME_CHARS, Clip, VoiceInfo, VoiceStore
@@ -88,7 +87,7 @@ def resolve(voice: str | None, store: VoiceStore, cfg: VoicesConfig) -> VoiceSou
     """The source of a request's voice; nothing is decoded yet.
 
     ``voice``: a name; or base64 audio, plain (then over 200 characters, which no name has) or as a
-    data URL. None: ``cfg.default``, else the first voice by name, else None: no reference voice.
+    data URL. None: ``cfg.default`` if it is there, else the first by name, else no voice: None.
 
     Raises VoiceNotFoundError, InvalidRequestError for broken base64, LimitExceededError for more
     than ``cfg.max_inline_bytes``; ``param`` is ``voice``.
@@ -137,11 +136,8 @@ _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
 def _default(store: VoiceStore, cfg: VoicesConfig) -> VoiceSource | None:
-    if cfg.default is not None:
-        found = store.get(cfg.default)
-        if found is None:
-            problem = store.not_found(cfg.default).message
-            raise VoiceNotFoundError(f"voices.default is missing: {problem}", param="voice")
+    found = store.get(cfg.default) if cfg.default is not None else None
+    if found is not None:
         return _stored(found, store, cfg)
     voices = store.list()
     return _stored(voices[0], store, cfg) if voices else None

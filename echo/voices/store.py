@@ -13,7 +13,7 @@ import threading
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 EXTENSIONS = (".wav", ".mp3", ".flac", ".m4a", ".ogg", ".opus")  # of equal names, the first wins
 MAX_NAME_CHARS = 200
+CLONE_MARK = "__"  # in the ids of voices that users made: workspace__name
 MAX_SUGGESTIONS = 10
 MAX_DIGESTS = 4096  # remembered hashes of files
 # A file written again within the clock tick of its first version keeps its time stamps; its hash
@@ -52,13 +53,15 @@ class Clip:
 
 
 class VoiceStore:
-    """Voices under ``cfg.roots``. Scans at each call, so changes are seen at once. Thread-safe.
+    """Voices under ``cfg.roots`` and ``cfg.clone_root``. Thread-safe.
 
-    1,000 voices take a few milliseconds. Earlier roots win over later ones.
+    Scans at each call, so changes are seen at once; 1,000 voices take a few milliseconds.
+    Earlier roots win over later ones; the clone root is the last.
     """
 
     def __init__(self, cfg: VoicesConfig) -> None:
         self._cfg = cfg
+        self._roots = tuple(dict.fromkeys((*cfg.roots, cfg.clone_root)))
         self._digests = FileDigests(cfg.max_file_bytes)
 
     def list(self) -> tuple[VoiceInfo, ...]:
@@ -71,18 +74,12 @@ class VoiceStore:
     def get(self, name: str) -> VoiceInfo | None:
         """The voice of that name, with or without extension, or None.
 
-        Exactly as written first, then without regard to case and spaces.
+        Exactly as written first, then without regard to case and spaces, then as an alias.
         """
         if not name or len(name) > MAX_NAME_CHARS:
             return None
         voices = tuple(self._scan())
-        for spelling in (_exact, _loose):
-            wanted = spelling(name)
-            for key in (_file_name, _id):
-                for voice in voices:
-                    if spelling(key(voice)) == wanted:
-                        return voice
-        return None
+        return _named(name, voices) or self._aliased(name, voices)
 
     def find(self, name: str) -> VoiceInfo:
         """Like :meth:`get`, but raises VoiceNotFoundError, which lists some voices that exist."""
@@ -125,10 +122,25 @@ class VoiceStore:
             raise self.not_found(voice.id)
         return tuple(Clip(path, self._digests.of(path)) for path in real)
 
+    def _aliased(self, name: str, voices: Sequence[VoiceInfo]) -> VoiceInfo | None:
+        """The voice that ``cfg.aliases`` maps ``name`` to; without a target, its turn among all."""
+        targets = {_loose(alias): target for alias, target in self._cfg.aliases.items()}
+        alias = _loose(name)
+        if alias not in targets or not voices:
+            return None
+        target = targets[alias]
+        if target is not None:
+            return _named(target, voices)
+        # With cloned voices, each new one would shift the others.
+        own = [voice for voice in voices if CLONE_MARK not in voice.id]
+        dealt = sorted({_exact(voice.id) for voice in own or voices}, key=_loose)
+        turn = [each for each, fixed in targets.items() if fixed is None].index(alias)
+        return _named(dealt[turn % len(dealt)], voices)
+
     def _scan(self) -> Iterator[VoiceInfo]:
         """Root by root; in a root, files before folders, then by name and extension."""
         roots = self._real_roots()
-        for root in self._cfg.roots:
+        for root in self._roots:
             found = []
             for entry in _entries(Path(root)):
                 if _is_clip(entry, roots):
@@ -143,7 +155,7 @@ class VoiceStore:
                 yield VoiceInfo(voice_id, voice_id, source, kind, Path(entry.path))
 
     def _real_roots(self) -> tuple[Path, ...]:
-        return tuple(Path(root).resolve() for root in self._cfg.roots)
+        return tuple(Path(root).resolve() for root in self._roots)
 
 
 class FileDigests:
@@ -196,6 +208,16 @@ def sha256_of(path: Path) -> str:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
+
+
+def _named(name: str, voices: Sequence[VoiceInfo]) -> VoiceInfo | None:
+    for spelling in (_exact, _loose):
+        wanted = spelling(name)
+        for key in (_file_name, _id):
+            for voice in voices:
+                if spelling(key(voice)) == wanted:
+                    return voice
+    return None
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -6,10 +6,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import numpy as np
@@ -136,21 +137,35 @@ def toy_overrides(toy: Path) -> list[str]:
         "sampler.nonstream_num_steps=2",
         "sampler.early_stop_on_zero=false",
         f"voices.roots=[{toy / 'audio_prompts'}]",
+        f"voices.clone_root={toy / 'audio_prompts'}",
+        "voices.default=null",
         "server.port=0",
     ]
 
 
 @pytest.fixture(scope="session")
 def run(toy_overrides: list[str]) -> Callable[..., AbstractContextManager[Running]]:
-    """Starts a server with further overrides; ``change``: applied to its networks."""
+    """Starts a server with further overrides.
+
+    ``change``: applied to its networks. ``without``: keys of the toy's overrides left out.
+    ``flags``: environment variables.
+    """
 
     @contextmanager
-    def start(*overrides: str, change: Callable | None = None) -> Iterator[Running]:
+    def start(
+        *overrides: str,
+        change: Callable | None = None,
+        without: tuple[str, ...] = (),
+        flags: Mapping[str, str] = MappingProxyType({}),
+    ) -> Iterator[Running]:
+        kept = [each for each in toy_overrides if each.partition("=")[0] not in without]
         with pytest.MonkeyPatch.context() as patch:
             for name in list(os.environ):
                 if name.startswith("ECHO_") or name in ("PORT", "HOST"):
                     patch.delenv(name)
-            config = compose([*toy_overrides, *overrides])
+            for name, value in flags.items():
+                patch.setenv(name, value)
+            config = compose([*kept, *overrides])
         components = load_components(config)
         if change is not None:
             components = change(components)

@@ -68,7 +68,7 @@ def refused(reply, status: int = 400) -> dict:
         ("response_format", ["wav"]),
         ("stream", "yes"),
         ("stream", 1),
-        ("stream_format", "sse"),
+        ("stream_format", "xml"),
         ("speed", "fast"),
         ("speed", True),
         ("speed", 0.1),

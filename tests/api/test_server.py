@@ -86,6 +86,16 @@ def test_health_tells_state_and_model(running):
     }
 
 
+def test_ready_answers_once_the_port_is_open(running):
+    reply = running.client.get("/ready")
+    assert (reply.status_code, reply.json()) == (200, {"status": "ready"})
+
+
+@pytest.mark.parametrize("path", ["/v1/readyz", "/v1/test"])
+def test_what_other_servers_are_known_by_is_not_offered(running, path):
+    assert running.client.get(path).status_code == 404
+
+
 def test_the_root_lists_what_there_is(running):
     reply = running.client.get("/").json()
     assert reply["name"] == "echo-tts"

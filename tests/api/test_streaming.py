@@ -61,7 +61,9 @@ def test_a_client_that_leaves_before_the_first_byte_stops_the_sampler(running, s
         body |= {"block_sizes": [640], "num_steps": [200]}
     before = len(running.engine.streams)
     raw = json.dumps(body).encode()
-    head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(raw)
+    head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(
+        raw
+    )
     with socket.create_connection((running.server.host, running.server.port)) as connection:
         connection.sendall(head + raw)
         wait_until(lambda: len(running.engine.streams) > before)

@@ -3,7 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
-from echo.config import compose, describe, shipped_path
+from echo.config import compose, describe, shipped_path, to_yaml, unknown_flags
 from echo.config.resolvers import PRESET_FLAG
 from echo.errors import ConfigError
 
@@ -11,6 +11,7 @@ from echo.errors import ConfigError
 FLAGS = {
     "PORT": ("9001", {"server.port": 9001}),
     "HOST": ("0.0.0.0", {"server.host": "0.0.0.0"}),
+    "ECHO_API_KEYS": ("first,second", {"server.api_keys": "first,second"}),
     "ECHO_MODEL_REPO": ("me/dit", {"model.repo": "me/dit", "model.pca_repo": "me/dit"}),
     "ECHO_FISH_REPO": ("me/codec", {"model.codec_repo": "me/codec"}),
     "ECHO_PCA_REPO": ("me/pca", {"model.pca_repo": "me/pca"}),
@@ -223,3 +224,20 @@ def test_a_preset_chosen_on_the_command_line_is_the_source_of_its_values(monkeyp
     settings = {s.key: s for s in describe(["model=tiny", "preset=low", "preset.num_steps=9"])}
     assert settings["preset.name"].source == "command line"
     assert settings["preset.num_steps"].value == (9, 9, 9, 9)
+
+
+def test_unknown_flags_are_told_with_the_nearest_known_one():
+    known = dict.fromkeys((*FLAGS, "PORT", "PATH", "HOME"), "1")
+    assert unknown_flags(known) == {}
+    typed = {"ECHO_CHUNKNIG": "0", "echo_device": "cpu", "ECHO_XYZZY": "", "ECHOES": "1"}
+    assert unknown_flags({**known, **typed}) == {
+        "ECHO_CHUNKNIG": "ECHO_CHUNKING",
+        "ECHO_XYZZY": None,
+        "echo_device": "ECHO_DEVICE",
+    }
+
+
+def test_a_key_in_the_environment_is_never_shown(monkeypatch):
+    monkeypatch.setenv("ECHO_API_KEYS", "very-secret")
+    shown = [repr(compose(["model=tiny"])), to_yaml(["model=tiny"]), *map(str, describe())]
+    assert not any("very-secret" in text for text in shown)

@@ -23,7 +23,9 @@ def make_cfg(roots: tuple[Path, Path]) -> Callable[..., VoicesConfig]:
     def make(**changes: object) -> VoicesConfig:
         settings: dict[str, object] = {
             "roots": tuple(str(root) for root in roots),
+            "clone_root": str(roots[0]),
             "default": None,
+            "aliases": {},
             "folder_support": True,
             "folder_gap_seconds": 1.0,
             "max_file_bytes": 10_000_000,
