@@ -15,8 +15,10 @@ from echo.api.models import models_router
 from echo.api.openai import openai_router
 from echo.api.reply import SAMPLE_RATE_HEADER, TIMING_HEADER
 from echo.api.voices import voices_router
-from echo.config import EchoConfig, ServerConfig
+from echo.config import EchoConfig
 from echo.engine import Engine
+
+CLONE_OVERHEAD_BYTES = 65_536  # of a body that uploads a voice, beside the sample
 
 
 def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
@@ -27,7 +29,7 @@ def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
         summary="Text to speech in a cloned voice, streamed",
     )
     install_error_handlers(app)
-    _add_limits(app, config.server)
+    _add_limits(app, config)
     app.include_router(openai_router(engine))
     app.include_router(voices_router(engine))
     app.include_router(models_router())
@@ -39,10 +41,15 @@ def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
     return app
 
 
-def _add_limits(app: FastAPI, config: ServerConfig) -> None:
+def _add_limits(app: FastAPI, whole: EchoConfig) -> None:
     """What a request passes before its route; the last one added is the outermost."""
+    config, inworld = whole.server, whole.inworld
+    clone_bytes = inworld.max_sample_size * 4 // 3 + CLONE_OVERHEAD_BYTES  # in base64
     app.add_middleware(
-        BodyLimit, max_bytes=config.max_body_bytes, timeout_s=config.body_timeout_seconds
+        BodyLimit,
+        max_bytes=config.max_body_bytes,
+        timeout_s=config.body_timeout_seconds,
+        clone_max_bytes=clone_bytes if inworld.clone_enabled else 0,
     )
     app.add_middleware(ConcurrencyLimit, config=config)
     app.add_middleware(KeyCheck, keys=Keys.of(config))

@@ -25,6 +25,7 @@ from echo.api.errors import (
 log = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
+CLONE_PATH = "/voices:clone"  # how the paths end where voices are uploaded in base64
 DISCARD_S = 5.0  # how long the rest of a refused body is read, so that the answer gets through
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -72,9 +73,13 @@ class BodyLimit:
     stop arriving for ``timeout_s``.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
+    def __init__(
+        self, app: ASGIApp, max_bytes: int, timeout_s: float, clone_max_bytes: int = 0
+    ) -> None:
+        """``clone_max_bytes``: of bodies that upload a voice, if that is more."""
         self._app = app
         self._max_bytes = max_bytes
+        self._clone_max_bytes = max(max_bytes, clone_max_bytes)
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,11 +87,13 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        upload = scope["path"].endswith(CLONE_PATH)
+        max_bytes = self._clone_max_bytes if upload else self._max_bytes
         announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
+        if announced.isdecimal() and int(announced) > max_bytes:
             if "expect" not in headers:  # else the body has not been sent
                 await _discard(receive)
-            await refuse(problem_of(self._error()), scope, receive, send)
+            await refuse(problem_of(_too_large(max_bytes)), scope, receive, send)
             return
         read = 0
         complete = False  # then ``receive`` waits for the client to leave, as long as it likes
@@ -100,10 +107,10 @@ class BodyLimit:
                 raise self._timeout() from None
             complete = not message.get("more_body", False)
             read += len(message.get("body", b""))
-            if read > self._max_bytes:
+            if read > max_bytes:
                 if message.get("more_body"):
                     await _discard(receive)
-                raise self._error()
+                raise _too_large(max_bytes)
             return message
 
         await self._app(scope, limited, send)
@@ -113,8 +120,9 @@ class BodyLimit:
             f"nothing of the request's body came for {self._timeout_s:g} s; send it again"
         )
 
-    def _error(self) -> BodyTooLargeError:
-        return BodyTooLargeError(f"the request's body is over {self._max_bytes} bytes; send less")
+
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the request's body is over {max_bytes} bytes; send less")
 
 
 async def _discard(receive: Receive) -> None:

@@ -111,6 +111,7 @@ class TrainingConfig:
 
     work_dir: str
     sizes: str  # config.json with the sizes of the networks; else one beside the configuration
+    start: str | None  # folder of an export to go on from, features and sizes included
     seed: int
     threads: int
     device: str

@@ -202,6 +202,17 @@ def test_the_sample_size_is_limited(cloning, clone_body, clip):
         clone(running, clone_body())
 
 
+def test_an_upload_may_be_larger_than_other_bodies(cloning, clone_body, clip):
+    limits = ("server.max_body_bytes=2000", f"inworld.max_sample_size={len(clip)}")
+    with cloning(*limits) as (running, _):
+        clone(running, clone_body())
+        assert post(running, "/tts/v1/voice", clone_body()).status_code == 413
+        long = clone_body("B", description="x" * 70_000)
+        reply = post(running, f"{FLAT}:clone", long)
+        assert reply.status_code == 413
+        assert set(reply.json()) == {"code", "message", "details"}
+
+
 def test_snake_case_clones_too(cloning, clone_body):
     sample = clone_body()["voiceSamples"][0]["audioData"]
     body = {"display_name": "Anna", "lang_code": "DE_DE", "voice_samples": [{"audio_data": sample}]}
