@@ -97,11 +97,6 @@ def _demo(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     config = compose(["model=tiny", "model.device=cpu", "model.codec_device=cpu"])
-    if config.model.weights == "random":
-        _print(
-            "No trained weights are shipped with this version: the model below is random, and\n"
-            "what it says is noise. Everything around it is real."
-        )
     _check_target(options.out)
     with Engine.from_config(config) as engine:
         _print(engine.describe())

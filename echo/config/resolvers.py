@@ -64,7 +64,8 @@ def preset_names() -> tuple[str, ...]:
 
 def group_options() -> dict[str, tuple[str, ...]]:
     """The groups of ``conf/``, each with the names of its options, in alphabetical order."""
-    groups = sorted(folder for folder in shipped_path("conf").iterdir() if folder.is_dir())
+    folders = sorted(folder for folder in shipped_path("conf").iterdir() if folder.is_dir())
+    groups = [folder for folder in folders if folder.name != "training"]  # a program of its own
     options = {
         folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml"))) for folder in groups
     }

@@ -49,10 +49,13 @@ class ModelConfig:
     codec_device: str
     dtype: str  # one of DTYPES
     codec_dtype: str
+    max_chunk_seconds: float | None  # what it can say in one go, by the chunking's estimate
     lora: LoraConfig
 
     def __post_init__(self) -> None:
         _one_of("model.weights", self.weights, ("checkpoint", "random"))
+        if self.max_chunk_seconds is not None:
+            _range("model.max_chunk_seconds", self.max_chunk_seconds, 1.0, 1e6)
         _range("model.random_seed", self.random_seed, 0, MAX_SEED)
         for key in ("device", "codec_device"):
             _device(f"model.{key}", getattr(self, key))

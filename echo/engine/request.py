@@ -93,10 +93,23 @@ def resolve_settings(config: EchoConfig, request: SpeechRequest) -> GenerationSe
                 for k, v in _subset(given, _CHUNKING).items()
             },
         )
+        chunking = _within(chunking, config.model.max_chunk_seconds)
         blocks = _blocks(preset, sampler, given, streaming=request.streaming)
     except ConfigError as error:
         raise _as_request_error(error, given) from error
     return GenerationSettings(preset.name, blocks, sampler, text, chunking)
+
+
+def _within(chunking: ChunkingConfig, longest: float | None) -> ChunkingConfig:
+    """Shorter chunks for a model that was trained on shorter speech than the chunking allows."""
+    if longest is None or chunking.max_seconds <= longest:
+        return chunking
+    return replace(
+        chunking,
+        max_seconds=longest,
+        target_seconds=min(chunking.target_seconds, longest),
+        min_seconds=min(chunking.min_seconds, longest / 2),
+    )
 
 
 def _blocks(

@@ -112,7 +112,7 @@ def _settings(engine: Engine, text: gr.Textbox) -> tuple[_Form, gr.Button]:
             label="Voice",
             info="None chosen: the default voice",
             choices=_voices(engine),
-            value=engine.config.voices.default,
+            value=_default_voice(engine),
             allow_custom_value=True,  # one that came after the page was opened
             scale=4,
         )
@@ -153,6 +153,13 @@ def _news() -> tuple[_News, gr.Button]:
     normalized = gr.Textbox(label="Text as it was spoken", interactive=False, lines=2)
     chunks = gr.Textbox(label="In parts", interactive=False, lines=2)
     return _News(status, player, clip, seed, figures, normalized, chunks), reuse
+
+
+def _default_voice(engine: Engine) -> str | None:
+    """The configured default if it is there; None lets the engine choose."""
+    named = engine.config.voices.default
+    found = engine.voices.get(named) if named is not None else None
+    return None if found is None else found.id
 
 
 def _voices(engine: Engine) -> list[str]:

@@ -127,6 +127,8 @@ def toy_overrides(toy: Path) -> list[str]:
     """What makes a configuration use the toy."""
     return [
         "model=tiny",
+        "model.weights=random",
+        "model.max_chunk_seconds=null",
         *(f"model.{key}={toy}" for key in ("repo", "codec_repo", "pca_repo")),
         "model.device=cpu",
         "model.codec_device=cpu",

@@ -94,7 +94,7 @@ def test_help_lists_groups_options_keys_and_flags(capsys):
     assert "preset: default, equal, low, low_mid, quality" in text
     assert "server.port = 8000  [PORT]" in text
     assert "model.pca_repo = ${model.repo}  [ECHO_PCA_REPO]" in text
-    assert "voices.default = null\n" in text
+    assert "voices.default = clara\n" in text
 
 
 def test_help_works_with_a_wrong_environment(monkeypatch, capsys):

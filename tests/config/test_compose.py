@@ -48,7 +48,7 @@ def test_loading_an_unknown_preset_lists_those_that_exist(name):
 
 
 def test_defaults_of_the_service():
-    cfg = tiny()
+    cfg = compose(["model=base"])
     assert (cfg.server.host, cfg.server.port) == ("127.0.0.1", 8000)
     assert (cfg.sampler.cfg_scale_text, cfg.sampler.cfg_scale_speaker) == (3.0, 8.0)
     assert (cfg.sampler.cfg_min_t, cfg.sampler.cfg_max_t) == (0.5, 1.0)
@@ -119,9 +119,9 @@ def test_one_step_count_holds_for_every_block():
 
 
 def test_settings_given_once_or_per_block():
-    sampler = tiny("sampler.truncation_factor=0.8", "sampler.init_scale=[0.9,1]").sampler
+    sampler = tiny("sampler.truncation_factor=0.8", "sampler.init_scale=[0.9,1,0.8]").sampler
     assert sampler.truncation_factor == 0.8
-    assert sampler.init_scale == (0.9, 1.0)
+    assert sampler.init_scale == (0.9, 1.0, 0.8)
 
 
 def test_whole_numbers_may_be_written_as_floats_but_not_cut():
@@ -242,10 +242,15 @@ def test_threads_may_compose_at_once():
 
 
 def test_the_printed_configuration_holds_every_value_in_force():
-    overrides = ["model=tiny", "preset=low", "sampler.init_scale=[0.5,0.9]", "vad.enabled=yes"]
+    overrides = [
+        "model=tiny",
+        "preset=low",
+        "sampler.init_scale=[0.5,0.9,0.9,1]",
+        "vad.enabled=yes",
+    ]
     printed = OmegaConf.to_container(OmegaConf.create(to_yaml(overrides)))
     assert printed["preset"]["num_steps"] == [8, 10, 15, 15]
-    assert printed["sampler"]["init_scale"] == [0.5, 0.9]
+    assert printed["sampler"]["init_scale"] == [0.5, 0.9, 0.9, 1.0]
     assert printed["vad"]["enabled"] is True
     assert printed["server"]["port"] == 8000
     assert math.isclose(printed["chunking"]["words_per_second"], 2.7)

