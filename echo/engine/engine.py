@@ -28,6 +28,8 @@ from echo.voices.store import VoiceStore
 
 log = logging.getLogger(__name__)
 
+COMPILE_TEXT = "This sentence is spoken so that everything is compiled before you come."
+
 
 class Engine:
     """The networks, the voices and the worker that owns the device.
@@ -135,8 +137,11 @@ class Engine:
         self._bank.forget(content_key)
 
     def warm_up(self) -> None:
-        """Speak ``engine.warmup_text`` once, if set, so that the first listener need not wait."""
-        text = self.config.engine.warmup_text
+        """Speak ``engine.warmup_text`` once, so that the first listener need not wait.
+
+        Without such a text only what is to be compiled is warmed up, by a sentence of our own.
+        """
+        text = self.config.engine.warmup_text or (COMPILE_TEXT if self._compiled else None)
         if text is None:
             return
         begun = time.monotonic()
