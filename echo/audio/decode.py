@@ -73,19 +73,30 @@ def decode_audio(
         name = data.name if isinstance(data, Path) else "the audio"
     source = _Source(name, param)
     raw = _read(data, max_bytes, source) if isinstance(data, Path) else data
-    _check_size(len(raw), max_bytes, source)
-    if not raw:
-        source.fail("is empty")
-    container = sniff_container(raw)
-    if container is None:
-        source.fail(f"is not audio we can read; send {READABLE}")
+    container = check_audio(raw, max_bytes=max_bytes, name=name, param=param)
     try:
+        if container == "wav":
+            raw = _without_open_end(raw, source)
         waveform = _decode(raw, container, max_seconds, source)
     except _BROKEN as error:
         source.fail(f"is broken or cut off and can't be decoded ({error})", error)
     if not np.isfinite(waveform.samples).all():
         source.fail("holds samples that are not numbers (NaN or infinity)")
     return waveform
+
+
+def check_audio(data: bytes, *, max_bytes: int, name: str, param: str | None = None) -> str:
+    """The FFmpeg demuxer for ``data``. Raises what :func:`decode_audio` can tell of the size and
+    of the first bytes alone.
+    """
+    source = _Source(name, param)
+    _check_size(len(data), max_bytes, source)
+    if not data:
+        source.fail("is empty")
+    container = sniff_container(data)
+    if container is None:
+        source.fail(f"is not audio we can read; send {READABLE}")
+    return container
 
 
 def sniff_container(data: bytes) -> str | None:
@@ -230,7 +241,8 @@ def _mono(frame: av.AudioFrame, source: _Source) -> Samples:
     if not frame.format.is_planar:
         values = values.reshape(-1, channels).T
     if values.dtype.kind == "f":
-        return values.mean(axis=0, dtype=np.float64).astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused
+            return values.mean(axis=0, dtype=np.float64).astype(np.float32)
     half = 2.0 ** (8 * values.dtype.itemsize - 1)
     offset = half if values.dtype.kind == "u" else 0.0
     return ((values.mean(axis=0, dtype=np.float64) - offset) / half).astype(np.float32)
@@ -248,17 +260,44 @@ def _declared_seconds(raw: bytes, container_name: str, duration_us: int | None) 
 
 def _wav_seconds(raw: bytes) -> float:
     """FFmpeg clips a WAV's length to the file, so it is read here. Streamed files state none."""
-    position, byte_rate = 12, 0
-    while position + 8 <= len(raw):
-        size = int.from_bytes(raw[position + 4 : position + 8], "little")
-        chunk = raw[position : position + 4]
-        if chunk == b"fmt ":
+    byte_rate = 0
+    for name, position, size in _wav_chunks(raw):
+        if name == b"fmt ":
             byte_rate = int.from_bytes(raw[position + 16 : position + 20], "little")
-        if chunk == b"data":
+        if name == b"data":
             streamed = size >= 0x7FFF_0000
             return 0.0 if streamed or not byte_rate else size / byte_rate
-        position += 8 + size + size % 2
     return 0.0
+
+
+def _without_open_end(raw: bytes, source: _Source) -> bytes:
+    """``raw`` up to the first chunk, other than samples, that claims more than there is.
+
+    FFmpeg takes such a claim at its word and fills gigabytes of memory for a tag.
+    """
+    samples = False
+    for name, position, size in _wav_chunks(raw):
+        if name == b"data":
+            samples = True
+        elif position + 8 + size > len(raw):
+            if not samples:
+                source.fail("is cut off: a part of its header claims more bytes than there are")
+            return raw[:position]
+    return raw
+
+
+def _wav_chunks(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, position and stated size of each; of samples in a file over 4 GiB, as ``ds64`` says."""
+    position, samples = 12, None
+    while position + 8 <= len(raw):
+        name = raw[position : position + 4]
+        size = int.from_bytes(raw[position + 4 : position + 8], "little")
+        if name == b"ds64":
+            samples = int.from_bytes(raw[position + 16 : position + 24], "little")
+        if name == b"data" and size == 0xFFFF_FFFF and samples is not None:
+            size = samples
+        yield name, position, size
+        position += 8 + size + size % 2
 
 
 def _ends_inside_page(raw: bytes) -> bool:
@@ -270,10 +309,11 @@ def _ends_inside_page(raw: bytes) -> bool:
 
 
 def _has_frame_count(raw: bytes) -> bool:
-    """Whether the first mp3 frame is the info frame (Xing/LAME) with the number of frames."""
+    """Whether the first mp3 frame is an info frame (Xing/LAME) and states the number of frames."""
     start = _id3_size(raw)
     head = raw[start : start + 200]
-    return b"Xing" in head or b"Info" in head
+    tag = max(head.find(b"Xing"), head.find(b"Info"))
+    return tag >= 0 and bool(int.from_bytes(head[tag + 4 : tag + 8], "big") & 1)
 
 
 def _id3_size(data: bytes) -> int:

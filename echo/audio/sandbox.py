@@ -7,18 +7,22 @@ process and becomes an AudioDecodeError; the server and its other requests go on
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 
-from echo.audio.decode import Waveform, decode_audio
+from echo.audio.decode import Waveform, check_audio, decode_audio
 from echo.errors import AudioDecodeError, InvalidRequestError, LimitExceededError
 
 MAX_SECONDS_OF_WORK = 30
-MAX_MEMORY_BYTES = 4 << 30  # address space of the child, where the system can limit it
+MAX_MEMORY_BYTES = 2 << 30  # address space of the child, where the system can limit it
+MAX_CHILDREN = 4  # at once, so that all together have a limit, too
 CHILD = (sys.executable, "-m", "echo.audio.sandbox")
+_TURN = threading.BoundedSemaphore(MAX_CHILDREN)
 _ERRORS = {kind.__name__: kind for kind in (AudioDecodeError, LimitExceededError)}
 
 
@@ -34,21 +38,22 @@ def decode_untrusted(
 ) -> Waveform:
     """:func:`echo.audio.decode.decode_audio` of ``data``, in a child process.
 
-    Takes about half a second more. Raises the same errors; also an AudioDecodeError if the
-    decoder crashed, or worked for over ``max_work_s``. ``child``: the command that decodes.
+    Takes about half a second more, and waits while ``MAX_CHILDREN`` work. Raises the same errors;
+    also an AudioDecodeError if the decoder crashed, or worked for over ``max_work_s``. ``child``:
+    the command that decodes.
     """
-    if len(data) > max_bytes:
-        message = f"{name} has {len(data)} bytes; at most {max_bytes} are read"
-        raise LimitExceededError(message, param=param)
+    check_audio(data, max_bytes=max_bytes, name=name, param=param)
     limits = json.dumps({"max_bytes": max_bytes, "max_seconds": max_seconds, "name": name})
     try:
-        done = subprocess.run(
-            [*child, limits],
-            input=data,
-            capture_output=True,
-            timeout=max_work_s,
-            check=False,
-        )
+        with _TURN:
+            done = subprocess.run(
+                [*child, limits],
+                input=data,
+                capture_output=True,
+                timeout=max_work_s,
+                check=False,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each reserves address space
+            )
     except subprocess.TimeoutExpired as error:
         message = f"{name} takes too long to decode; it is broken or made to be slow"
         raise AudioDecodeError(message, param=param) from error
