@@ -19,6 +19,7 @@ class CorpusConfig:
     held_out_minutes: float
     shard_minutes: float
     voices: int
+    others: float  # share of the speech by speakers that are not shipped
     workers: int  # processes
     sentences: float
     slots: float

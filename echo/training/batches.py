@@ -14,6 +14,7 @@ from echo.training.corpus_files import SpokenCorpus
 from echo.training.guidance import phone_targets
 
 TAIL = 20  # latents of zeros after the last word: the window that finds the end
+_HEARD_SHARE = 0.5
 _REFERENCE_FAULTS = 0.3  # standard deviation at most, where latents have 1
 
 
@@ -63,7 +64,11 @@ class BatchSettings:
 
 
 class Batches:
-    """Draws batches of similar length; step ``i`` of a seed is always the same."""
+    """Draws batches of similar length; step ``i`` of a seed is always the same.
+
+    ``heard``: latents of some utterances by way of encoder and codebooks, as a reference voice
+    comes in service; half of the references are of these where there are any.
+    """
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class Batches:
         latents: dict[int, Tensor],
         settings: BatchSettings,
         patch: int,
+        heard: dict[int, Tensor] | None = None,
     ) -> None:
         self.corpus = corpus
         self.latents = latents
@@ -81,6 +87,10 @@ class Batches:
         self.of_voice: dict[int, list[int]] = {}
         for index in self.by_length:
             self.of_voice.setdefault(corpus.utterances[index].voice, []).append(index)
+        self.heard = heard or {}
+        self.heard_of: dict[int, list[int]] = {}
+        for index in self.heard:
+            self.heard_of.setdefault(corpus.utterances[index].voice, []).append(index)
 
     def draw(self, seed: int, done: float) -> DitBatch:
         """A batch; short utterances first: the longest grow over the first tenth of a run."""
@@ -169,14 +179,19 @@ class Batches:
 
     def _speaker(self, samples: list[Spoken], random: np.random.Generator) -> tuple[Tensor, Tensor]:
         most = self.settings.reference_latents
-        length = int(random.integers(most // 4, most + 1)) // self.patch * self.patch
+        length = int(random.integers(most // 8, most + 1)) // self.patch * self.patch
         rows, masks = [], []
         for x in samples:
+            by_codec = x.voice in self.heard_of and random.random() < _HEARD_SHARE
+            latents = self.heard if by_codec else self.latents
+            choices = (self.heard_of if by_codec else self.of_voice)[x.voice]
             row: list[Tensor] = []
             while sum(map(len, row)) < length:
-                row.append(self.latents[int(random.choice(self.of_voice[x.voice]))])
-            # As it comes from the encoder and the codebooks: not quite right.
-            faults = float(random.random()) * _REFERENCE_FAULTS
-            rows.append(torch.cat(row)[:length] + faults * torch.randn(length, row[0].shape[1]))
+                row.append(latents[int(random.choice(choices))])
+            reference = torch.cat(row)[:length]
+            if not by_codec:  # as it comes from the encoder and the codebooks: not quite right
+                faults = float(random.random()) * _REFERENCE_FAULTS
+                reference = reference + faults * torch.randn(reference.shape)
+            rows.append(reference)
             masks.append(random.random() >= self.settings.speaker_dropout)
         return torch.stack(rows), torch.tensor(masks)[:, None].expand(-1, length)

@@ -17,14 +17,14 @@ import numpy.typing as npt
 from echo.audio.resample import Samples, resample
 from echo.errors import ConfigError
 from echo.spec import SAMPLE_RATE
-from echo.training.catalogue import VOICES
+from echo.training.catalogue import PASSERS_BY, VOICES
 from echo.training.espeak import EspeakVoice, PhoneEvent, speak
 from echo.training.texts import TextMix, draw_text
 
 logger = logging.getLogger(__name__)
 
 BEFORE_SECONDS = 0.07  # of near silence kept in front of the first sound
-AFTER_SECONDS = 0.05
+AFTER_SECONDS = 0.12  # the end must be heard to be silent
 MAX_SECONDS = 12.0  # longer utterances are left out
 LEVEL_RMS = 0.1  # of the speech, all voices alike
 PEAK = 0.89
@@ -45,6 +45,7 @@ class CorpusConfig:
     held_out_minutes: float
     shard_minutes: float  # a whole number of shards is made
     voices: int  # the first so many of the catalogue
+    others: float  # share of the speech by speakers that are not shipped
     workers: int  # processes
     mix: TextMix
 
@@ -53,6 +54,10 @@ class CorpusConfig:
             raise ConfigError(
                 f"training.corpus.voices is {self.voices}; the catalogue has {len(VOICES)}",
                 param="training.corpus.voices",
+            )
+        if not 0 <= self.others <= 0.9:
+            raise ConfigError(
+                "training.corpus.others must be 0 to 0.9", param="training.corpus.others"
             )
         for name in ("hours", "held_out_minutes", "shard_minutes", "workers"):
             if not getattr(self, name) > 0:
@@ -80,7 +85,7 @@ def build_corpus(cfg: CorpusConfig, work_dir: Path) -> Path:
 
     Continues where it was interrupted: shards that exist are kept. Each shard holds ``audio``
     [T] int16 at 44.1 kHz, utterances back to back; ``offsets`` [n+1] int64; ``texts`` [n];
-    ``voice`` [n] int32; ``phone_offsets`` [n+1] int64; ``phone_start``, ``phone_end`` float32,
+    ``voice`` [n] int32, of the catalogue, then of its passers-by; ``phone_offsets`` [n+1] int64; ``phone_start``, ``phone_end`` float32,
     seconds from the start of the utterance; ``phone_byte`` int32, an index into the text.
     Raises :class:`ConfigError` if the folder holds a corpus of other settings.
     """
@@ -131,6 +136,7 @@ class _Job:
     seconds: float
     held_out: bool
     voices: int
+    others: float
     mix: TextMix
 
 
@@ -145,6 +151,7 @@ def _jobs(cfg: CorpusConfig, folder: Path) -> list[_Job]:
                     seconds=cfg.shard_minutes * 60.0,
                     held_out=split == "held_out",
                     voices=cfg.voices,
+                    others=0.0 if split == "held_out" else cfg.others,
                     mix=cfg.mix,
                 )
             )
@@ -183,7 +190,11 @@ def _make_shard(job: _Job) -> str:
     shard = _Shard()
     while shard.samples < job.seconds * SAMPLE_RATE:
         text = draw_text(rng, job.mix, held_out=job.held_out)
-        spoken = say(text, rng.randrange(job.voices))
+        if rng.random() < job.others:
+            other = rng.randrange(len(PASSERS_BY))
+            spoken = say_as(text, PASSERS_BY[other], job.voices + other)
+        else:
+            spoken = say(text, rng.randrange(job.voices))
         if spoken.samples.size <= MAX_SECONDS * SAMPLE_RATE:
             shard.add(spoken)
     unfinished = job.path.with_suffix(".part")
@@ -197,7 +208,7 @@ def _make_shard(job: _Job) -> str:
 def _write_settings(folder: Path, cfg: CorpusConfig) -> None:
     path = folder / "settings.json"
     settings = {key: value for key, value in asdict(cfg).items() if key not in _MAY_CHANGE}
-    settings["voices"] = [asdict(voice) for voice in VOICES[: cfg.voices]]
+    settings["voices"] = [asdict(voice) for voice in (*VOICES[: cfg.voices], *PASSERS_BY)]
     text = json.dumps(settings, indent=2) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ConfigError(

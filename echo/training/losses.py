@@ -15,7 +15,7 @@ from echo.spec import SAMPLE_RATE
 
 _FLOOR = 1e-5  # magnitudes below are silence
 _RESOLVES_PITCH = 2048  # samples: from here on harmonics are apart, and count on their own
-_HARMONICS_HZ, _HARMONICS_WEIGHT, _PITCH_FLOOR = 800.0, 3.0, 1e-3
+_HARMONICS_HZ, _HARMONICS_WEIGHT, _PITCH_FLOOR = 800.0, 5.0, 1e-3
 
 
 class SpectralLoss(nn.Module):

@@ -77,7 +77,7 @@ def _period(row: npt.NDArray[np.float64], shortest: int, longest: int) -> float:
     """Lag of the first peak that is nearly the highest, between samples by a parabola."""
     lags = np.arange(shortest, longest + 1)
     inner = row[lags]
-    peaks = lags[(inner >= row[lags - 1]) & (inner >= row[lags + 1])]
+    peaks = lags[(inner >= row[lags - 1]) & (inner >= row[lags + 1]) & (inner > 0.0)]
     if not len(peaks):
         return float(lags[inner.argmax()])
     good = peaks[row[peaks] >= _NEARLY_AS_GOOD * row[peaks].max()]

@@ -44,6 +44,7 @@ from echo.training.rvq import fit_pca, fit_quantizer_
 
 _FEATURES = "features.safetensors"
 _FITTED = "fitted_codec.safetensors"
+_ENCODED = "z_encoder"
 _RVQ_SHARDS = 3  # half an hour of speech is enough for the codebooks
 
 
@@ -101,6 +102,7 @@ def make_corpus(run: Run) -> bool:
             held_out_minutes=c.held_out_minutes,
             shard_minutes=c.shard_minutes,
             voices=c.voices,
+            others=c.others,
             workers=c.workers,
             mix=TextMix(c.sentences, c.slots, c.word_runs, c.short),
         ),
@@ -195,7 +197,7 @@ def fit_rvq(run: Run) -> bool:
     codec = new_codec(run.sizes()[1], config.seed)
     _take_averaged(codec, run.folder / "encoder" / "checkpoint", "encoder")
     codec.requires_grad_(False).to(config.device)
-    folder = run.folder / "z_encoder"
+    folder = run.folder / _ENCODED
 
     def encode(audio: Tensor) -> Tensor:
         return encode_continuous(codec, audio[:, None]).transpose(1, 2)
@@ -236,8 +238,12 @@ def train_dit(run: Run) -> bool:
     """The DiT on the latents there are."""
     stage, config = run.config.dit, run.config
     corpus = run.corpus("train")
-    targets = to_latents(fitted_pca(run), Vectors(run.folder / "z" / "train"))
-    run.say(f"{len(targets)} utterances")
+    pca = fitted_pca(run)
+    targets = to_latents(pca, Vectors(run.folder / "z" / "train"))
+    heard: dict[int, Tensor] = {}
+    if (run.folder / _FITTED).exists():
+        heard = to_latents(pca, Vectors(run.folder / _ENCODED), fitted_codec(run))
+    run.say(f"{len(targets)} utterances, {len(heard)} of them also as the codec hears them")
     sizes = run.sizes()[0]
     model = _first_dit(run).to(config.device)
     loop = TrainingLoop(
@@ -261,6 +267,7 @@ def train_dit(run: Run) -> bool:
             prefix_share=stage.prefix_share,
         ),
         sizes.speaker_patch_size,
+        heard,
     )
     loss = DitLoss(
         model,

@@ -12,18 +12,28 @@ from echo.models.pca import PCAState
 
 
 def encode_pieces(
-    codec: S1DAC, pca: PCAState, audio: Tensor, *, max_latents: int, piece_latents: int
+    codec: S1DAC,
+    pca: PCAState,
+    audio: Tensor,
+    *,
+    max_latents: int,
+    piece_latents: int,
+    padded: bool = True,
 ) -> Iterator[Tensor]:
     """Latents [1, piece_latents, 80] float32 of each piece of ``audio`` [1, T] (44.1 kHz, -1..1).
 
     Pieces are encoded apart, the last one zero-padded, as in the model's training. What exceeds
     ``max_latents`` is not read.
+
+    ``padded=False``: the last piece has the latents of its audio alone, the same but for
+    rounding: the codec is causal, so zeros after them change nothing and only cost time.
     """
     hop = codec.config.hop
     length = piece_latents * hop
     for piece in audio[:, : max_latents * hop].split(length, dim=1):
-        padded = F.pad(piece, (0, length - piece.shape[1]))
-        z_q, _ = codec.encode(padded.to(codec.device)[:, None])
+        missing = length - piece.shape[1] if padded else -piece.shape[1] % hop
+        row = F.pad(piece, (0, missing))
+        z_q, _ = codec.encode(row.to(codec.device)[:, None])
         yield pca.to_latent(z_q.transpose(1, 2))
 
 

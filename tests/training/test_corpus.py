@@ -9,7 +9,7 @@ import pytest
 
 from echo.errors import ConfigError
 from echo.spec import SAMPLE_RATE
-from echo.training.catalogue import VOICES
+from echo.training.catalogue import PASSERS_BY, VOICES
 from echo.training.corpus import BEFORE_SECONDS, LEVEL_RMS, CorpusConfig, build_corpus, say
 from echo.training.espeak import EspeakVoice, speak
 from echo.training.texts import TextMix
@@ -21,6 +21,7 @@ TINY = CorpusConfig(
     held_out_minutes=0.3,
     shard_minutes=0.3,
     voices=3,
+    others=0.4,
     workers=1,
     mix=TextMix(sentences=0.45, slots=0.2, word_runs=0.2, short=0.15),
 )
@@ -80,8 +81,12 @@ def test_a_corpus_holds_what_the_stages_read(tmp_path: Path) -> None:
         for path in paths:
             _check_shard(path)
     assert [voice["name"] for voice in json.loads((folder / "voices.json").read_text())] == [
-        voice.name for voice in VOICES[:3]
+        voice.name for voice in (*VOICES[:3], *PASSERS_BY)
     ]
+    with np.load(folder / "train" / "shard_0000.npz") as train:
+        assert {index >= 3 for index in train["voice"].tolist()} == {False, True}
+    with np.load(folder / "held_out" / "shard_0000.npz") as held_out:
+        assert max(held_out["voice"]) < 3  # judged by shipped voices alone
 
 
 def test_an_interrupted_corpus_goes_on_and_comes_out_the_same(tmp_path: Path) -> None:
