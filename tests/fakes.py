@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,22 +10,29 @@ import torch
 from torch import Tensor
 
 from echo.engine.components import Components
-from echo.models.dit import Conditioning, EchoDiT, LayerKV
-from echo.modules.rope import RopeTable
+from echo.models.dit import EchoDiT, PackedStep
 
 
 class AimingDiT(EchoDiT):
     """With one Euler step per block, each block lands on what ``aim(start, noise)`` says."""
 
     aim: Callable[[int, Tensor], Tensor]
-    passes: list[tuple[int, int]]  # (start, rows) of every pass
+    overhead_s = 0.0  # what a pass takes, however many rows it has
+    passes: list[tuple[int, int]]  # (start, rows) of every pass, for each start in it
 
-    def velocity_rows(
-        self, x: Tensor, condition: Conditioning, rope: RopeTable, contexts: Sequence[LayerKV]
-    ) -> Tensor:
-        start = round(float(torch.atan2(rope.sin[0, -1], rope.cos[0, -1])) / self._slowest())
-        self.passes.append((start, x.shape[0]))
-        return (x - self.aim(start, x)) / 0.999
+    def velocity_packed(self, step: PackedStep) -> Tensor:
+        time.sleep(self.overhead_s)
+        rows, first = [], 0
+        seen: dict[int, int] = {}
+        for count in step.packing.queries:
+            x = step.x[first : first + count]
+            angle = torch.atan2(step.rope.sin[first, -1], step.rope.cos[first, -1])
+            start = round(float(angle) / self._slowest())
+            seen[start] = seen.get(start, 0) + 1
+            rows.append((x - self.aim(start, x[None])[0]) / 0.999)
+            first += count
+        self.passes.extend(seen.items())
+        return torch.cat(rows)
 
     def _slowest(self) -> float:
         size = self.config.model_size // self.config.num_heads

@@ -28,6 +28,7 @@ from echo.models.dit import DiTConfig, EchoDiT
 from echo.models.load import load_codec, load_dit
 from echo.models.pca import PCAState
 from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
+from echo.sampling.packing import velocities
 from echo.sampling.schedule import StepTables
 
 ONE_PASS = 1e-4
@@ -170,7 +171,8 @@ def engine_run(model: EchoDiT, io: Golden, run: dict[str, Any]) -> Tensor:
     settings = replace(
         DEFAULTS, **{k: v for k, v in run.items() if k in SamplerConfig.__dataclass_fields__}
     )
-    done = continuation(io, run)
+    done = new = continuation(io, run)
+    state = None
     generator = torch.Generator().manual_seed(run["rng_seed"])
     tables = StepTables(model)
     sizes = run.get("block_sizes") or [run["sequence_length"]]
@@ -179,8 +181,11 @@ def engine_run(model: EchoDiT, io: Golden, run: dict[str, Any]) -> Tensor:
     for size, steps in zip(sizes, counts, strict=True):
         shape = BlockShape(size, steps, 0.999, run["truncation_factor"])
         noise = draw_noise(generator, size, model.config.latent_size, shape.truncation_factor)
-        block = exhaust(sample_block(model, tables, conditions, done, noise, shape, settings))
-        done = block if done is None else torch.cat((done, block), dim=1)
+        if done is not None:
+            state, prefix = model.extend_prefix(state, new)
+            conditions = replace(conditions, prefix=prefix, start=done.shape[1])
+        new = exhaust(sample_block(model, tables, conditions, noise, shape, settings))
+        done = new if done is None else torch.cat((done, new), dim=1)
     return done
 
 
@@ -197,10 +202,11 @@ def continuation(io: Golden, run: dict[str, Any]) -> Tensor | None:
 
 
 def exhaust(steps: Any) -> Tensor:
-    """Run a step generator to its end and return its result."""
+    """Run a block's generator to its end, each step alone, and return its result."""
+    rows = None
     while True:
         try:
-            next(steps)
+            rows = velocities([steps.send(rows)])[0]
         except StopIteration as end:
             return end.value
 

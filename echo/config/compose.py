@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-SECRETS = ("server.api_keys",)  # never shown
+SECRETS = ("server.api_keys", "ui.password")  # never shown
 HIDDEN = "(hidden)"
 
 _LIST_INDEX = re.compile(r"\.\d+$")

@@ -229,8 +229,10 @@ class EngineConfig:
 
     max_active: int  # requests advanced together, step by step
     max_queued: int  # requests waiting beyond those
+    max_batch_tokens: int  # latents of all passes in one step of several requests
+    max_load: float | None  # let in while the predicted real-time load is up to this; None: all
     buffer_seconds: float  # audio kept ready for a slow reader before its request pauses
-    cpu_threads: int | None  # None: PyTorch's own choice
+    cpu_threads: int | None  # None: the physical cores this process may use
     warmup_text: str | None
     warmup_voice: str | None
     debug: bool  # verbose timings; the last generation is saved to api_generation.wav
@@ -238,6 +240,9 @@ class EngineConfig:
     def __post_init__(self) -> None:
         _range("engine.max_active", self.max_active, 1, 1024)
         _range("engine.max_queued", self.max_queued, 0, 100_000)
+        _range("engine.max_batch_tokens", self.max_batch_tokens, 1, 1_000_000)
+        if self.max_load is not None:
+            _range("engine.max_load", self.max_load, 0.0, 1000.0, low_open=True)
         _range("engine.buffer_seconds", self.buffer_seconds, 0.0, 3600.0, low_open=True)
         if self.cpu_threads is not None:
             _range("engine.cpu_threads", self.cpu_threads, 1, 1024)
@@ -257,6 +262,9 @@ class ServerConfig:
     body_timeout_seconds: float  # without any byte of a body
     max_concurrent: int | None  # requests in work; None: the engine's queue is the limit
     max_concurrent_per_key: int | None  # per key or, without keys, per client address
+    metrics: bool  # serve /metrics
+    log_format: str  # readable | json
+    log_texts: bool  # what is said, and what could not be; users' words are not logged otherwise
 
     def __post_init__(self) -> None:
         _check(bool(self.host.strip()), "server.host", "must not be empty")
@@ -267,6 +275,7 @@ class ServerConfig:
             value = getattr(self, name)
             if value is not None:
                 _range(f"server.{name}", value, 1)
+        _one_of("server.log_format", self.log_format, ("readable", "json"))
         for origin in self.cors_origins:
             _check(
                 origin == "*" or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin) is not None,
@@ -281,10 +290,14 @@ class UIConfig:
 
     host: str
     port: int
+    password: str | None = field(repr=False)  # asked for before the page; None: none
+    votes_file: str | None  # CSV that votes are added to; None: they last as long as the visit
 
     def __post_init__(self) -> None:
         _check(bool(self.host), "ui.host", "must not be empty")
         _range("ui.port", self.port, 1, 65_535)
+        for name in ("password", "votes_file"):
+            _check(getattr(self, name) != "", f"ui.{name}", "must not be empty; null for none")
 
 
 @dataclass(frozen=True)

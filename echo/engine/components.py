@@ -12,6 +12,7 @@ from echo.models.devices import parse_dtype, pick_device
 from echo.models.dit import EchoDiT
 from echo.models.load import load_codec, load_dit, load_pca
 from echo.models.pca import PCAState
+from echo.modules.fusing import fuse_
 from echo.sampling.schedule import StepTables
 
 
@@ -37,8 +38,10 @@ class Components:
         pca: PCAState,
         first_block: EchoDiT | None = None,
     ) -> Components:
-        """Of networks that are already there."""
+        """Of networks that are already there; packs the projections of the DiTs, in place."""
         models = [model] if first_block is None else [model, first_block]
+        for each in models:
+            fuse_(each)
         return cls(model, first_block, codec, pca, {m: StepTables(m) for m in models})
 
 

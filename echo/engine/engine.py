@@ -16,10 +16,13 @@ from echo.engine.components import Components, load_components, parameter_count
 from echo.engine.generation import Generation
 from echo.engine.request import SpeechRequest, resolve_seed, resolve_settings
 from echo.engine.stream import Audio, Feed, SpeechStream, StreamInfo
+from echo.engine.task import Limits
+from echo.engine.threads import usable_cores
 from echo.engine.voice_bank import VoiceBank
 from echo.engine.worker import Worker
 from echo.errors import InvalidRequestError
 from echo.models.compile import compile_components, save_artifacts
+from echo.models.devices import memory_of
 from echo.spec import SAMPLE_RATE
 from echo.text import prepare
 from echo.voices.clones import CloneStore
@@ -56,12 +59,15 @@ class Engine:
         self._compiled = False
         self._bank = VoiceBank(components, config.voices)
         self._detector = (detector or SpeechDetector()) if config.vad.enabled else None
-        self._worker = Worker(
-            sample_rate=SAMPLE_RATE,
+        limits = Limits(
             max_active=config.engine.max_active,
             max_queued=config.engine.max_queued,
-            buffer_seconds=config.engine.buffer_seconds,
+            max_batch_tokens=config.engine.max_batch_tokens,
+            max_load=config.engine.max_load,
+            buffer_samples=config.engine.buffer_seconds * SAMPLE_RATE,
+            sample_rate=SAMPLE_RATE,
         )
+        self._worker = Worker(limits, components.model.device)
 
     @classmethod
     def from_config(cls, config: EchoConfig) -> Engine:
@@ -71,8 +77,7 @@ class Engine:
             CheckpointError: weights that are not there, not complete or of another model.
             ConfigError: a device this machine does not have.
         """
-        if config.engine.cpu_threads is not None:
-            torch.set_num_threads(config.engine.cpu_threads)
+        torch.set_num_threads(config.engine.cpu_threads or usable_cores())
         begun = time.monotonic()
         components = load_components(config)
         compiled = compile_components(components.models, components.codec, config.compile)
@@ -121,7 +126,7 @@ class Engine:
             vad=self.config.vad,
             detector=self._detector,
         )
-        stream.attach(self._worker.submit(feed, generation.run()))
+        stream.attach(self._worker.submit(feed, generation))
         return stream
 
     def synthesize(self, request: SpeechRequest) -> Audio:
@@ -157,12 +162,16 @@ class Engine:
             save_artifacts(self.config.compile)
 
     def stats(self) -> dict[str, Any]:
-        """Requests in work and waiting, and the voice cache."""
+        """Requests in work and waiting, what the worker did so far, the voice cache, and bytes
+        on the GPU (none on the CPU).
+        """
         cache = self._bank.stats()
         return {
             "active": self._worker.active,
             "queued": self._worker.queued,
+            "worker": self._worker.stats(),
             "voice_cache": vars(cache),
+            "device_memory": memory_of(self.components.model.device),
         }
 
     def close(self) -> None:

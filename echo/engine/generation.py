@@ -1,6 +1,7 @@
 """One request from text to audio: chunks, blocks, rerolls, early stop, tail.
 
-``Generation.run`` is a generator that does one sampling step per ``next``; the worker drives it.
+``Generation.run`` is a generator that yields what it needs of the device next; the worker does
+that and sends the result back.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +19,18 @@ from echo.audio.tail import fade_out
 from echo.audio.vad import SpeechDetector, longest_silence_ms
 from echo.config.schema import SamplerConfig, VadConfig
 from echo.engine.components import Components
+from echo.engine.ops import Call, Op, Ops, Sound
+from echo.engine.plan import Plan
+from echo.engine.policy import Outlook
 from echo.engine.request import MAX_SEED, GenerationSettings
 from echo.engine.stats import BlockStats
 from echo.engine.stream import Audio, Feed, Progress, StreamInfo
 from echo.engine.voice_bank import EncodedVoice, PendingVoice, VoiceBank
 from echo.models.codec import DecoderState
-from echo.models.dit import EchoDiT
+from echo.models.dit import EchoDiT, LayerKV, PrefixState
 from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
 from echo.sampling.end_of_speech import ends_in_zeros, find_end_point
+from echo.sampling.packing import StepRequest
 from echo.spec import SAMPLE_RATE
 from echo.text import tokenize
 
@@ -37,7 +44,7 @@ class _Attempt:
 
     latent: Tensor  # [1, n, 80], the whole block
     ends: bool  # nothing comes after it in this chunk
-    audio: Audio  # of what is kept
+    audio: Tensor  # [T] of what is kept, on the codec's device
     state: DecoderState
     silence_ms: float | None
     sample_s: float
@@ -53,7 +60,9 @@ class _Chunk:
     conditions: dict[EchoDiT, Conditions]
     generator: torch.Generator
     state: DecoderState
-    prefix: Tensor | None = None  # [1, n, 80]
+    new: Tensor | None = None  # [1, n, 80], of the block before
+    prefix: PrefixState | None = None  # of what came before this block
+    context: LayerKV | None = None
 
 
 class Generation:
@@ -84,11 +93,19 @@ class Generation:
             self._blocks = (first, *self._blocks[1:])
         self._vad = vad
         self._detector = detector
-        self._steps_done = 0
-        self._steps_skipped = 0
+        passes = 2 if voice is None else 3
+        shapes = range(len(self._blocks))
+        self._plan = Plan(len(self._texts), [self._in_block(i) for i in shapes], passes)
+        self._begun = False
 
-    def run(self) -> Generator[Audio | None, None, None]:
-        """Audio float32 [T] where some became ready, None after any other step."""
+    def outlook(self) -> Outlook:
+        """What is still to be done."""
+        first = self._plan.block == 0 and self._first_block is not None
+        group = self._first_block if first else self._components.model
+        return self._plan.outlook(group)
+
+    def run(self) -> Ops:
+        """Yields what is needed next: model steps, other work, sound for the listener."""
         begun = time.monotonic()
         voice: EncodedVoice | None = None
         if self._voice is not None:
@@ -97,36 +114,41 @@ class Generation:
         for index in range(len(self._texts)):
             yield from self._run_chunk(index, voice)
 
-    def _run_chunk(
-        self, index: int, voice: EncodedVoice | None
-    ) -> Generator[Audio | None, None, None]:
-        chunk = self._open_chunk(index, voice)
+    def _run_chunk(self, index: int, voice: EncodedVoice | None) -> Ops:
+        chunk = yield from self._open_chunk(index, voice)
         for number, shape in enumerate(self._blocks):
+            self._plan.enter(index, number)
+            if chunk.new is not None:
+                extend = partial(self._components.model.extend_prefix, chunk.prefix, chunk.new)
+                chunk.prefix, chunk.context = yield Call("prefix", extend)
             attempts: list[_Attempt] = []
             while self._wants_another(attempts):
                 attempts.append((yield from self._attempt(chunk, number, len(attempts))))
             kept = min(attempts, key=lambda a: a.silence_ms or 0.0)
-            chunk.state = kept.state
-            chunk.prefix = _appended(chunk.prefix, kept.latent)
+            chunk.state, chunk.new = kept.state, kept.latent
             self._feed.stats.blocks.append(_block_stats(index, number, shape, attempts, kept))
-            early = kept.ends and number < len(self._blocks) - 1
-            if early:
+            if kept.ends and number < len(self._blocks) - 1:
                 self._feed.stats.early_stops += 1
-                self._steps_skipped += sum(s.num_steps for s in self._blocks[number + 1 :])
+                self._plan.skip_rest_of_chunk()
                 self._show(index, number, shape.num_steps)
             if len(kept.audio):
-                yield kept.audio
+                yield Sound(kept.audio, _faded if kept.ends else None)
             if kept.ends:
                 return
 
-    def _open_chunk(self, index: int, voice: EncodedVoice | None) -> _Chunk:
+    def _open_chunk(self, index: int, voice: EncodedVoice | None) -> Generator[Op, Any, _Chunk]:
         c = self._components
         tokens = tokenize(self._texts[index], self._settings.text.max_text_length)
-        ids = torch.tensor([tokens], device=c.model.device)
         self._feed.stats.text_tokens += len(tokens)
+
+        def encode() -> dict[EchoDiT, LayerKV]:
+            ids = torch.tensor([tokens], device=c.model.device)
+            return {model: model.encode_text(ids) for model in c.tables}
+
+        texts = yield Call("text", encode)
         conditions = {
-            model: Conditions(model.encode_text(ids), voice.by_model[model] if voice else None)
-            for model in c.tables
+            model: Conditions(text, voice.by_model[model] if voice else None)
+            for model, text in texts.items()
         }
         seed = (self._seed + index) % (MAX_SEED + 1)
         generator = torch.Generator(c.model.device).manual_seed(seed)
@@ -140,36 +162,35 @@ class Generation:
         too_silent = silence is not None and silence >= self._vad.silence_threshold_ms
         return too_silent and len(attempts) <= self._vad.max_rerolls
 
-    def _attempt(self, chunk: _Chunk, number: int, attempt: int) -> Generator[None, None, _Attempt]:
+    def _attempt(self, chunk: _Chunk, number: int, attempt: int) -> Generator[Op, Any, _Attempt]:
         """Sample and decode a block; prefix, decoder state and random stream stay as they were
         before it, but for the first attempt's draw."""
-        model, shape, sampler = self._plan(number)
+        model, shape, sampler = self._in_block(number)
         generator = chunk.generator
         if attempt:
             seed = (chunk.seed + attempt) % (MAX_SEED + 1)
             generator = torch.Generator(generator.device).manual_seed(seed)
         noise = draw_noise(generator, shape.size, model.config.latent_size, shape.truncation_factor)
         begun = time.monotonic()
-        steps = sample_block(
-            model,
-            self._components.tables[model],
-            chunk.conditions[model],
-            chunk.prefix,
-            noise,
-            shape,
-            sampler,
-        )
+        conditions = chunk.conditions[model]
+        if chunk.prefix is not None:
+            start = chunk.prefix.latents
+            conditions = replace(conditions, prefix=chunk.context, start=start)
+        tables = self._components.tables[model]
+        steps = sample_block(model, tables, conditions, noise, shape, sampler)
         latent = yield from self._count_steps(steps, chunk.index, number)
-        sampled = time.monotonic()
         ends = number == len(self._blocks) - 1 or (
             sampler.early_stop_on_zero and ends_in_zeros(latent[0], sampler)
         )
-        audio, state = yield from self._decode(latent, chunk.state, ends=ends)
+        # Where the block ends is asked of the device: the one wait per block, with the line above.
+        keep = find_end_point(latent[0]) if ends else shape.size
+        sampled = time.monotonic()
+        audio, state = yield from self._decode(latent[:, :keep], chunk.state)
         decoded = time.monotonic()
-        silence = self._silence_ms(audio)
+        silence = yield from self._silence_ms(audio)
         return _Attempt(latent, ends, audio, state, silence, sampled - begun, decoded - sampled)
 
-    def _plan(self, number: int) -> tuple[EchoDiT, BlockShape, SamplerConfig]:
+    def _in_block(self, number: int) -> tuple[EchoDiT, BlockShape, SamplerConfig]:
         c, sampler = self._components, self._settings.sampler
         if number > 0 or self._first_block is None:
             return c.model, self._blocks[number], sampler
@@ -177,69 +198,74 @@ class Generation:
         return self._first_block, self._blocks[number], unguided
 
     def _count_steps(
-        self, steps: Generator[None, None, Tensor], chunk: int, block: int
-    ) -> Generator[None, None, Tensor]:
-        step = 0
-        while True:
+        self, steps: Generator[StepRequest, Tensor, Tensor], chunk: int, block: int
+    ) -> Generator[Op, Any, Tensor]:
+        rows: Any = None
+        for step in range(self._blocks[block].num_steps + 1):
+            if step:
+                self._plan.step_done(step)
+                self._show(chunk, block, step)
             try:
-                next(steps)
+                request = steps.send(rows)
             except StopIteration as end:
                 return end.value
-            step += 1
-            self._steps_done += 1
-            self._show(chunk, block, step)
-            yield
+            rows = yield request
+        raise AssertionError("a block has more steps than its schedule")
 
     def _show(self, chunk: int, block: int, step: int) -> None:
-        blocks = self._blocks
-        planned = sum(b.num_steps for b in blocks) * len(self._texts) - self._steps_skipped
         self._feed.show(
             Progress(
                 chunk=chunk,
                 chunks=len(self._texts),
                 block=block,
-                blocks=len(blocks),
+                blocks=len(self._blocks),
                 step=step,
-                steps=blocks[block].num_steps,
-                steps_done=min(self._steps_done, planned),  # rerolls do not count
-                steps_planned=planned,
+                steps=self._blocks[block].num_steps,
+                steps_done=self._plan.steps_done,
+                steps_planned=self._plan.steps_planned,
             )
         )
 
     def _decode(
-        self, latent: Tensor, state: DecoderState, *, ends: bool
-    ) -> Generator[None, None, tuple[Audio, DecoderState]]:
-        """Audio of a block after ``state``, and the state after it; yields between its pieces.
+        self, latent: Tensor, state: DecoderState
+    ) -> Generator[Op, Any, tuple[Tensor, DecoderState]]:
+        """Audio [T] of a block's latents [1, n, 80] after ``state``, and the state after it.
 
         The last block is cut at the end of speech. What was sent before cannot be cut any more,
         so the end is looked for in this block only: an earlier pause, which the whole-generation
         rule of model.md §7 would take for the end, does not swallow what follows.
         """
         c = self._components
-        keep = find_end_point(latent[0]) if ends else latent.shape[1]
         state = state.clone() if self._detector is not None else state
-        if keep == 0:
-            return torch.zeros(0).numpy(), state
-        z_q = c.pca.from_latent(latent[:, :keep].to(c.codec.device))
+        if latent.shape[1] == 0:
+            return torch.zeros(0), state
         pieces: list[Tensor] = []
-        for piece in z_q.transpose(1, 2).split(DECODE_PIECE_LATENTS, dim=-1):
-            if pieces:
-                yield
-            pieces.append(c.codec.decode(piece, state)[0, 0])
-        # The one copy to the host, once per block.
-        audio: Audio = torch.cat(pieces).float().cpu().numpy()
-        return (fade_out(audio, SAMPLE_RATE) if ends else audio), state
+        for piece in latent.split(DECODE_PIECE_LATENTS, dim=1):
 
-    def _silence_ms(self, audio: Audio) -> float | None:
+            def decode(piece: Tensor = piece) -> Tensor:
+                z_q = c.pca.from_latent(piece.to(c.codec.device))
+                return c.codec.decode(z_q.transpose(1, 2), state)[0, 0]
+
+            pieces.append((yield Call("codec", decode, latents=piece.shape[1])))
+            self._plan.decoded(piece.shape[1])
+        return torch.cat(pieces), state
+
+    def _silence_ms(self, audio: Tensor) -> Generator[Op, Any, float | None]:
         """Longest silence of a block that is long enough to be judged, else None."""
         total_ms = len(audio) * 1000 / SAMPLE_RATE
-        if self._detector is None or total_ms < self._vad.silence_threshold_ms:
+        detector = self._detector
+        if detector is None or total_ms < self._vad.silence_threshold_ms:
             return None
-        return longest_silence_ms(self._detector.speech_spans(audio, SAMPLE_RATE), total_ms)
+
+        def look() -> float:
+            samples: Audio = audio.float().cpu().numpy()
+            return longest_silence_ms(detector.speech_spans(samples, SAMPLE_RATE), total_ms)
+
+        return (yield Call("vad", look))
 
 
-def _appended(prefix: Tensor | None, latent: Tensor) -> Tensor:
-    return latent if prefix is None else torch.cat((prefix, latent), dim=1)
+def _faded(audio: Audio) -> Audio:
+    return fade_out(audio, SAMPLE_RATE)
 
 
 def _block_stats(

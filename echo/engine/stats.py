@@ -1,7 +1,8 @@
-"""What one request cost and what happened on the way."""
+"""What one request cost and what happened on the way; what the worker did in all."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,7 +28,12 @@ class RequestStats:
     """Filled by the worker while it generates; complete when the stream has ended.
 
     Seconds are wall-clock. ``ttfb_s`` and ``total_s`` count from the request's arrival,
-    ``compute_s`` only what this request kept the device busy.
+    ``compute_s`` only what this request kept the device busy: of a step that others shared, its
+    part by size. ``stages_s`` splits ``compute_s`` by stage (voice, text, prefix, sampling, codec,
+    vad), but counts a shared step whole, for that is how long this request waited for it.
+    ``ttfb_stages_s`` are the stages up to the first sound, with ``queue`` and ``waiting`` (for the
+    turns of others); they add up to ``ttfb_s``. ``starved_s``: how long one who plays the audio as
+    it comes had nothing left to play before the end.
     """
 
     sample_rate: int
@@ -36,10 +42,15 @@ class RequestStats:
     voice_cached: bool = False
     ttfb_s: float | None = None
     total_s: float | None = None
+    starved_s: float = 0.0
     compute_s: float = 0.0
     samples: int = 0
     text_tokens: int = 0
     early_stops: int = 0
+    steps: int = 0
+    steps_shared_by: int = 0  # summed over the steps: requests in each, itself included
+    stages_s: dict[str, float] = field(default_factory=dict)
+    ttfb_stages_s: dict[str, float] = field(default_factory=dict)
     blocks: list[BlockStats] = field(default_factory=list)
 
     @property
@@ -55,7 +66,55 @@ class RequestStats:
     def rerolls(self) -> int:
         return sum(block.attempts - 1 for block in self.blocks)
 
+    @property
+    def batch_mean(self) -> float | None:
+        """Requests that shared its steps, on average, itself included; None before a step."""
+        return self.steps_shared_by / self.steps if self.steps else None
+
+    def spend(self, stage: str, seconds: float, share: float = 1.0) -> None:
+        """Add ``seconds`` to a stage, and this request's ``share`` of them to its compute time."""
+        self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
+        self.compute_s += seconds * share
+
+    def heard(self, ttfb_s: float) -> None:
+        """The first sound is out."""
+        self.ttfb_s = ttfb_s
+        known = {"queue": self.queue_s or 0.0, **self.stages_s}
+        self.ttfb_stages_s = {**known, "waiting": max(0.0, ttfb_s - sum(known.values()))}
+
+    def played(self, since_first_s: float) -> None:
+        """More sound comes ``since_first_s`` after the first: time that was not played is a gap."""
+        self.starved_s += max(0.0, since_first_s - self.audio_s - self.starved_s)
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, derived figures included, as plain values."""
-        derived = {"audio_s": self.audio_s, "rtf": self.rtf, "rerolls": self.rerolls}
+        derived = {
+            "audio_s": self.audio_s,
+            "rtf": self.rtf,
+            "rerolls": self.rerolls,
+            "batch_mean": self.batch_mean,
+        }
         return {**asdict(self), **derived}
+
+
+@dataclass
+class WorkerStats:
+    """Counts since the start. ``batches``: steps by the number of requests that shared them."""
+
+    steps: int = 0
+    rows: int = 0  # guidance passes
+    tokens: int = 0  # latents of all rows
+    calls: int = 0  # turns other than steps
+    busy_s: float = 0.0
+    retried_steps: int = 0  # that failed in company and were made again one by one
+    batches: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def batch_mean(self) -> float | None:
+        """Requests per step, on average; None before the first."""
+        shared = sum(size * count for size, count in self.batches.items())
+        return shared / self.steps if self.steps else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "batches": dict(self.batches), "batch_mean": self.batch_mean}

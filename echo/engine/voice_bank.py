@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
+from torch import Tensor
 
 from echo.audio.resample import Samples
 from echo.config.schema import VoicesConfig
 from echo.engine.components import Components
+from echo.engine.ops import Call, Op
 from echo.models.dit import EchoDiT, LayerKV
 from echo.spec import SPEAKER_PIECE_LATENTS
 from echo.voices.cache import ByteBoundedCache, CacheStats
@@ -45,6 +49,29 @@ class PendingVoice:
     samples: Samples | None
 
 
+class _Encoding:
+    """A voice being encoded, shared by all requests that wait for it."""
+
+    def __init__(self, steps: Generator[None, None, EncodedVoice]) -> None:
+        self._steps = steps
+        self.result: EncodedVoice | None = None
+        self.error: Exception | None = None
+
+    def advance(self) -> None:
+        """One piece more, whoever's turn it is."""
+        if self.error is not None:
+            raise self.error
+        if self.result is not None:
+            return
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self.result = end.value
+        except Exception as error:
+            self.error = error
+            raise
+
+
 class VoiceBank:
     """The cache of encoded voices, keyed by content."""
 
@@ -52,6 +79,8 @@ class VoiceBank:
         self._components = components
         self._config = config
         self._cache: ByteBoundedCache[str, EncodedVoice] = ByteBoundedCache(config.cache_bytes)
+        self._running: WeakValueDictionary[str, _Encoding] = WeakValueDictionary()
+        self._in_use: WeakValueDictionary[str, EncodedVoice] = WeakValueDictionary()
 
     def prepare(self, source: VoiceSource) -> PendingVoice:
         """Decode the voice's audio unless it is cached; for the caller's thread.
@@ -62,26 +91,36 @@ class VoiceBank:
         cached = source.content_key in self._cache
         return PendingVoice(source, None if cached else source.load())
 
-    def encode(self, pending: PendingVoice) -> Generator[None, None, tuple[EncodedVoice, bool]]:
+    def encode(self, pending: PendingVoice) -> Generator[Op, Any, tuple[EncodedVoice, bool]]:
         """The encoded voice on the model's device, and whether it was cached.
 
-        For the worker's thread; yields between pieces, so that others go on meanwhile.
+        For the worker's thread. Requests that want the same voice at the same time share one
+        encoding: each advances it in its turn.
         """
-        device = self._components.model.device
         key = pending.source.content_key
-        encoded = self._cache.get(key)
-        if encoded is not None:
-            return encoded.to(device), True
+        cached = self._cache.get(key)
+        if cached is not None:
+            return (yield Call("voice", lambda: self._on_device(key, cached))), True
+        encoding = self._running.get(key)
+        if encoding is None or encoding.error is not None:
+            encoding = self._running[key] = _Encoding(self._encode(pending))
+        while encoding.result is None:
+            yield Call("voice", encoding.advance)
+        return encoding.result, False
+
+    def _encode(self, pending: PendingVoice) -> Generator[None, None, EncodedVoice]:
+        """Piece by piece, and keep the result."""
+        c, key = self._components, pending.source.content_key
         samples = pending.samples if pending.samples is not None else pending.source.load()
-        c = self._components
         audio = torch.from_numpy(samples)[None]
-        pieces = []
+        pieces: list[Tensor] = []
         for piece in encode_pieces(
             c.codec,
             c.pca,
             audio,
             max_latents=self._config.max_latents,
             piece_latents=SPEAKER_PIECE_LATENTS,
+            padded=False,
         ):
             pieces.append(piece)
             yield
@@ -89,12 +128,21 @@ class VoiceBank:
         latent = latent[:, : real_latents(c.codec, audio.shape[1], self._config.max_latents)]
         encoded = EncodedVoice({m: m.encode_speaker(latent.to(m.device)) for m in c.tables})
         kept = encoded if self._config.cache_on_device else encoded.to(torch.device("cpu"))
+        self._in_use[key] = encoded
         self._cache.put(key, kept, kept.nbytes())
-        return encoded, False
+        return encoded
+
+    def _on_device(self, key: str, cached: EncodedVoice) -> EncodedVoice:
+        """``cached`` where the model is; requests under way share one copy."""
+        voice = self._in_use.get(key)
+        if voice is None:
+            voice = self._in_use[key] = cached.to(self._components.model.device)
+        return voice
 
     def forget(self, content_key: str) -> None:
         """Drop the encoding of a voice, if it is kept."""
         self._cache.remove(content_key)
+        self._in_use.pop(content_key, None)
 
     def stats(self) -> CacheStats:
         return self._cache.stats()

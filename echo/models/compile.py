@@ -77,8 +77,8 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
         # With a LoRA for the first block there are two models; the second one holds it.
         chosen = models[1:] if config.lora_only and len(models) > 1 else models
         for model in chosen:
-            model.velocity_rows = CompiledOrPlain(  # type: ignore[method-assign]
-                model.velocity_rows, "the model", dynamic=True
+            model.velocity_packed = CompiledOrPlain(  # type: ignore[method-assign]
+                model.velocity_packed, "the model", dynamic=True
             )
         compiled = True
     if config.codec or (config.codec is None and codec.device.type == "cuda"):

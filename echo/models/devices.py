@@ -50,3 +50,17 @@ def pick_device(name: str, *, param: str = "model.device") -> torch.device:
             param=param,
         )
     return torch.device("cuda", index)
+
+
+def memory_of(device: torch.device) -> dict[str, int]:
+    """Bytes on a GPU: allocated to tensors, reserved by PyTorch, and the peak of the former.
+
+    Empty for the CPU, where PyTorch does not count.
+    """
+    if device.type != "cuda":
+        return {}
+    return {
+        "allocated": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+        "peak": torch.cuda.max_memory_allocated(device),
+    }

@@ -8,12 +8,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from echo.modules.adaln import LowRankAdaLN, Modulation, timestep_embedding
-from echo.modules.attention import JointAttention, KeyValue
+from echo.modules.attention import JointAttention, KeyValue, PackedContext, Packing
 from echo.modules.encoder import LatentEncoder, TextEncoder
 from echo.modules.mlp import SwiGLU
-from echo.modules.norm import RMSNorm
+from echo.modules.norm import RMSNorm, rms_normalize
 from echo.modules.rope import RopeTable, rope_table
 
 LayerKV = tuple[KeyValue, ...]  # keys and values of every layer; immutable, shared by requests
@@ -49,6 +50,42 @@ class Conditioning:
 
     attention: tuple[Modulation, ...]
     mlp: tuple[Modulation, ...]
+
+    def stacked(self) -> Tensor:
+        """All in one, [B, L, 6, D]: shift, 1 + scale and gate of attention, then of the MLP."""
+        layers = [
+            torch.cat([m.shift, 1 + m.scale, m.gate, n.shift, 1 + n.scale, n.gate], dim=1)
+            for m, n in zip(self.attention, self.mlp, strict=True)
+        ]
+        return torch.stack(layers, dim=1)
+
+
+@dataclass(frozen=True)
+class PrefixState:
+    """The prefix as far as it is encoded: an immutable value, so that a block can be tried again.
+
+    Whole patches only: the one that the prefix ends within is encoded for each block anew.
+    """
+
+    latents: int  # in all
+    rest: Tensor  # [1, r, 80], r < patch: those of no whole patch yet
+    encoder: tuple[KeyValue, ...]  # of every layer of the encoder, [1, p, H, d]
+    context: LayerKV  # of every layer of the DiT, [1, p, H, d]
+
+
+@dataclass(frozen=True)
+class PackedStep:
+    """One Euler step of many rows, T latents in all, one row after the other.
+
+    A row is one guidance pass of one generation; rows differ in time, position and length.
+    """
+
+    x: Tensor  # [T, 80] float32
+    modulation: Tensor  # [M, L, 6, D], of the M times there are
+    which: Tensor | None  # [T] int64, the time of each latent; None: there is one only
+    rope: RopeTable  # of the T positions
+    contexts: tuple[tuple[PackedContext, ...], ...]  # by layer, by row
+    packing: Packing
 
 
 class DiTBlock(nn.Module):
@@ -162,6 +199,39 @@ class EchoDiT(nn.Module):
         rope = self.rope(positions)
         return tuple(block.attention.project_prefix(encoded, rope) for block in self.blocks)
 
+    def extend_prefix(
+        self, state: PrefixState | None, latent: Tensor
+    ) -> tuple[PrefixState, LayerKV]:
+        """What :meth:`encode_prefix` gives for all latents so far, encoding only the new ones.
+
+        Args:
+            state: of the latents before; None: there are none. It stays as it is.
+            latent: [1, n, 80] float32, the new ones; any number.
+
+        Returns:
+            The state with them, and per layer (k, v) [1, ceil(all / patch), H, d]: a last patch
+            that is not whole has zeros where latents are missing.
+        """
+        new = latent if state is None else torch.cat((state.rest, latent), dim=1)
+        total = latent.shape[1] + (0 if state is None else state.latents)
+        whole = total // self.patch
+        old = 0 if state is None else state.latents // self.patch
+        padded = F.pad(new, (0, 0, 0, -new.shape[1] % self.patch))
+        encoded, kept = self.latent_encoder.extend(
+            padded.to(self.dtype), None if state is None else state.encoder
+        )
+        encoded = self.latent_norm(encoded)
+        positions = torch.arange(old, old + encoded.shape[1], device=latent.device) * self.patch
+        rope = self.rope(positions)
+        context = tuple(block.attention.project_prefix(encoded, rope) for block in self.blocks)
+        if state is not None:
+            context = tuple(
+                (torch.cat((k, new_k), dim=1), torch.cat((v, new_v), dim=1))
+                for (k, v), (new_k, new_v) in zip(state.context, context, strict=True)
+            )
+        rest = new[:, (whole - old) * self.patch :]
+        return PrefixState(total, rest, _first(kept, whole), _first(context, whole)), context
+
     def condition(self, t: Tensor) -> Conditioning:
         """Modulations of every layer at times ``t`` [B] in 0..1, rounded to the model's dtype."""
         embedded = timestep_embedding(t.to(self.dtype), self.config.timestep_embed_size)
@@ -215,27 +285,21 @@ class EchoDiT(nn.Module):
             h = h + mod.gate * block.mlp(block.mlp_adaln(h, mod))
         return self.out_proj(self.out_norm(h)).float()
 
-    def velocity_rows(
-        self, x: Tensor, condition: Conditioning, rope: RopeTable, contexts: Sequence[LayerKV]
-    ) -> Tensor:
-        """The fast pass: row i of ``x`` [R, N, 80] sees itself and exactly ``contexts[i]``.
+    def velocity_packed(self, step: PackedStep) -> Tensor:
+        """The fast pass: rows of any company in one batch, [T, 80] float32.
 
-        No masks and no keys that are not attended to; projections are shared by all rows.
-
-        Args:
-            condition: of one t (batch 1) or of each row's.
-            rope: of the N positions, from :meth:`rope`.
-            contexts: per row, per layer (k, v) [1, n_row, H, d].
+        No masks and no keys that are not attended to; all but attention is shared by all rows.
         """
-        h = self.in_proj(x.to(self.dtype))
+        h = self.in_proj(step.x.to(self.dtype))
         for i, block in enumerate(self.blocks):
-            mod = condition.attention[i]
-            y = block.attention.forward_rows(
-                block.attention_adaln(h, mod), rope, [context[i] for context in contexts]
-            )
-            h = h + mod.gate * y
-            mod = condition.mlp[i]
-            h = h + mod.gate * block.mlp(block.mlp_adaln(h, mod))
+            chosen = step.modulation[:, i]
+            chosen = chosen if step.which is None else chosen.index_select(0, step.which)
+            shift, factor, gate, mlp_shift, mlp_factor, mlp_gate = chosen.unbind(1)
+            y = (rms_normalize(h, self.config.norm_eps) * factor + shift).to(h.dtype)
+            y = block.attention.forward_packed(y, step.rope, step.contexts[i], step.packing)
+            h = h + gate * y
+            y = (rms_normalize(h, self.config.norm_eps) * mlp_factor + mlp_shift).to(h.dtype)
+            h = h + mlp_gate * block.mlp(y)
         return self.out_proj(self.out_norm(h)).float()
 
     def _joint_mask(
@@ -254,3 +318,7 @@ class EchoDiT(nn.Module):
         patches = speaker_mask.shape[1] // self.patch * self.patch
         parts += [text_mask, speaker_mask[:, : patches : self.patch]]
         return torch.cat(parts, dim=1)[:, None, None, :]
+
+
+def _first(layers: tuple[KeyValue, ...], count: int) -> tuple[KeyValue, ...]:
+    return tuple((k[:, :count], v[:, :count]) for k, v in layers)

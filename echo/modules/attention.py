@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo.modules.norm import RMSNorm
+from echo.modules.fusing import FusedProjections
+from echo.modules.norm import RMSNorm, rms_normalize
 from echo.modules.rope import RopeTable, apply_rope, apply_rope_to_half_the_heads
 
 KeyValue = tuple[Tensor, Tensor]  # keys and values of one layer, each [B, n, H, d]
+# What a row sees beside itself in one layer: keys, values, in pieces [n, H, d] of any number.
+PackedContext = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Lengths of rows that lie one after the other: ``queries``, and ``keys`` they see."""
+
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+
+    def groups(self) -> list[tuple[int, int, int]]:
+        """(rows, queries, keys) of neighbours of one shape: they share an attention call."""
+        shapes = groupby(zip(self.queries, self.keys, strict=True))
+        return [(sum(1 for _ in rows), *shape) for shape, rows in shapes]
 
 
 def attend(
@@ -23,7 +41,22 @@ def attend(
     return out.transpose(1, 2)
 
 
-class GatedAttention(nn.Module):
+def attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+    """Each row's queries, [T, H, d] in all, over its own keys and values, [K, H, d] in all."""
+    out, first, first_key = [], 0, 0
+    for rows, queries, keys in packing.groups():
+        last, last_key = first + rows * queries, first_key + rows * keys
+        row = attend(
+            q[first:last].unflatten(0, (rows, queries)),
+            k[first_key:last_key].unflatten(0, (rows, keys)),
+            v[first_key:last_key].unflatten(0, (rows, keys)),
+        )
+        out.append(row.flatten(0, 1))
+        first, first_key = last, last_key
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+class GatedAttention(FusedProjections):
     """What both kinds share: projections, norms per head, output gated by ``sigmoid(gate(x))``."""
 
     def __init__(self, width: int, heads: int, eps: float) -> None:
@@ -37,13 +70,16 @@ class GatedAttention(nn.Module):
         self.q_norm = RMSNorm((heads, width // heads), eps)
         self.k_norm = RMSNorm((heads, width // heads), eps)
 
+    def linears(self) -> tuple[nn.Linear, ...]:
+        return self.wq, self.wk, self.wv, self.gate
+
     def split_heads(self, x: Tensor) -> Tensor:
-        """[B, n, D] to [B, n, H, d]."""
+        """[..., n, D] to [..., n, H, d]."""
         return x.unflatten(-1, (self.heads, -1))
 
-    def output(self, attended: Tensor, x: Tensor) -> Tensor:
-        """Gate ``attended`` [B, n, H, d] by the layer's input ``x`` [B, n, D] and project it."""
-        return self.wo(attended.flatten(-2) * torch.sigmoid(self.gate(x)))
+    def output(self, attended: Tensor, gate: Tensor) -> Tensor:
+        """``attended`` [..., n, H, d] through the gate's projection [..., n, D] and the last."""
+        return self.wo(attended.flatten(-2) * torch.sigmoid(gate))
 
 
 class EncoderAttention(GatedAttention):
@@ -55,11 +91,23 @@ class EncoderAttention(GatedAttention):
 
     def forward(self, x: Tensor, rope: RopeTable, mask: Tensor | None = None) -> Tensor:
         """``x`` [B, n, D]; ``mask`` [B, n] bool, True = a real token, or None."""
-        q = apply_rope(self.q_norm(self.split_heads(self.wq(x))), rope)
-        k = apply_rope(self.k_norm(self.split_heads(self.wk(x))), rope)
-        v = self.split_heads(self.wv(x))
+        q, k, v, gate = self._project(x, rope)
         visible = None if mask is None else mask[:, None, None, :]
-        return self.output(attend(q, k, v, visible, causal=self.causal), x)
+        return self.output(attend(q, k, v, visible, causal=self.causal), gate)
+
+    def extend(self, x: Tensor, rope: RopeTable, past: KeyValue) -> tuple[Tensor, KeyValue]:
+        """Causal: ``x`` [B, n, D] sees ``past`` and itself; also both as one, for what follows."""
+        q, k, v, gate = self._project(x, rope)
+        keys, values = torch.cat((past[0], k), dim=1), torch.cat((past[1], v), dim=1)
+        first = past[0].shape[1]
+        mask = torch.ones(k.shape[1], keys.shape[1], dtype=torch.bool, device=x.device).tril(first)
+        return self.output(attend(q, keys, values, mask), gate), (keys, values)
+
+    def _project(self, x: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q, k, v, gate = self.project(x)
+        q = apply_rope(self.q_norm(self.split_heads(q)), rope)
+        k = apply_rope(self.k_norm(self.split_heads(k)), rope)
+        return q, k, self.split_heads(v), gate
 
 
 class JointAttention(GatedAttention):
@@ -93,30 +141,34 @@ class JointAttention(GatedAttention):
         k = self.k_norm(self.split_heads(self.wk_latent(encoded)))
         return apply_rope_to_half_the_heads(k, rope), self.split_heads(self.wv_latent(encoded))
 
-    def project_self(self, x: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v, each [B, N, H, d], of ``x`` [B, N, D]; ``rope`` from start_pos on."""
-        q = apply_rope_to_half_the_heads(self.q_norm(self.split_heads(self.wq(x))), rope)
-        k = apply_rope_to_half_the_heads(self.k_norm(self.split_heads(self.wk(x))), rope)
-        return q, k, self.split_heads(self.wv(x))
-
     def forward(
         self, x: Tensor, rope: RopeTable, context: Sequence[KeyValue], mask: Tensor | None
     ) -> Tensor:
         """Plain path: one ``context`` for the whole batch under a ``mask`` [B, 1, 1, all keys]."""
-        q, k, v = self.project_self(x, rope)
+        q, k, v, gate = self.project(x)
+        q = apply_rope_to_half_the_heads(self.q_norm(self.split_heads(q)), rope)
+        k = apply_rope_to_half_the_heads(self.k_norm(self.split_heads(k)), rope)
         keys = torch.cat([k, *(c[0] for c in context)], dim=1)
-        values = torch.cat([v, *(c[1] for c in context)], dim=1)
-        return self.output(attend(q, keys, values, mask), x)
+        values = torch.cat([self.split_heads(v), *(c[1] for c in context)], dim=1)
+        return self.output(attend(q, keys, values, mask), gate)
 
-    def forward_rows(self, x: Tensor, rope: RopeTable, contexts: Sequence[KeyValue]) -> Tensor:
-        """Fast path: row i of ``x`` sees itself and exactly ``contexts[i]`` ([1, n_i, H, d])."""
-        q, k, v = self.project_self(x, rope)
-        rows = [
-            attend(
-                q[i : i + 1],
-                torch.cat((k[i : i + 1], keys), dim=1),
-                torch.cat((v[i : i + 1], values), dim=1),
-            )
-            for i, (keys, values) in enumerate(contexts)
-        ]
-        return self.output(torch.cat(rows), x)
+    def forward_packed(
+        self, x: Tensor, rope: RopeTable, contexts: Sequence[PackedContext], packing: Packing
+    ) -> Tensor:
+        """Fast path: rows of any lengths, one after the other in ``x`` [T, D].
+
+        Row i sees itself and exactly ``contexts[i]``; ``rope`` holds the T positions.
+        """
+        qkv, gate = self.project_joined(x).split([3 * x.shape[-1], x.shape[-1]], dim=-1)
+        heads = qkv.unflatten(-1, (3, self.heads, -1)).transpose(0, 1)  # [3, T, H, d]
+        weights = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None]
+        qk = (rms_normalize(heads[:2], self.q_norm.eps) * weights).to(x.dtype)
+        q, k = apply_rope_to_half_the_heads(qk, rope).unbind(0)
+        keys = _join(k.split(packing.queries), [keys for keys, _ in contexts])
+        values = _join(heads[2].split(packing.queries), [values for _, values in contexts])
+        return self.output(attend_packed(q, keys, values, packing), gate)
+
+
+def _join(own: Sequence[Tensor], others: Sequence[tuple[Tensor, ...]]) -> Tensor:
+    """Each row's own part and then what else it sees, row after row."""
+    return torch.cat([a for row, more in zip(own, others, strict=True) for a in (row, *more)])

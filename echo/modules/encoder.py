@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from echo.modules.attention import EncoderAttention
+from echo.modules.attention import EncoderAttention, KeyValue
 from echo.modules.mlp import SwiGLU
 from echo.modules.norm import RMSNorm
 from echo.modules.rope import RopeTable, rope_table
@@ -29,6 +29,12 @@ class EncoderBlock(nn.Module):
     def forward(self, x: Tensor, rope: RopeTable, mask: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rope, mask)
         return x + self.mlp(self.mlp_norm(x))
+
+    def extend(self, x: Tensor, rope: RopeTable, past: KeyValue) -> tuple[Tensor, KeyValue]:
+        """Causal: ``x`` continues what left ``past``; also the past of what follows."""
+        y, past = self.attention.extend(self.attention_norm(x), rope, past)
+        x = x + y
+        return x + self.mlp(self.mlp_norm(x)), past
 
 
 class TextEncoder(nn.Module):
@@ -81,10 +87,37 @@ class LatentEncoder(nn.Module):
         )
 
     def forward(self, latent: Tensor) -> Tensor:
-        batch, length, _ = latent.shape
-        patches = latent.reshape(batch, length // self.patch, -1)
-        x = self.in_proj(patches) / PATCH_SCALE
-        rope = rope_table(torch.arange(patches.shape[1], device=latent.device), self.head_size)
+        x = self._patches(latent)
+        rope = rope_table(torch.arange(x.shape[1], device=latent.device), self.head_size)
         for block in self.blocks:
             x = block(x, rope)
         return x
+
+    def extend(
+        self, latent: Tensor, past: Sequence[KeyValue] | None
+    ) -> tuple[Tensor, tuple[KeyValue, ...]]:
+        """What :meth:`forward` gives for ``latent`` [B, n, 80] after the latents of ``past``.
+
+        Args:
+            past: keys and values of every layer, from the call before; None: the start.
+
+        Returns:
+            [B, n / patch, width], and the past of what follows; ``past`` itself stays as it is.
+        """
+        x = self._patches(latent)
+        if past is None:
+            heads = self.blocks[0].attention.heads if self.blocks else 0
+            empty = x.new_zeros(x.shape[0], 0, heads, self.head_size)
+            past = [(empty, empty)] * len(self.blocks)
+        start = past[0][0].shape[1] if past else 0
+        positions = torch.arange(start, start + x.shape[1], device=latent.device)
+        rope = rope_table(positions, self.head_size)
+        kept = []
+        for block, layer in zip(self.blocks, past, strict=True):
+            x, layer = block.extend(x, rope, layer)
+            kept.append(layer)
+        return x, tuple(kept)
+
+    def _patches(self, latent: Tensor) -> Tensor:
+        batch, length, _ = latent.shape
+        return self.in_proj(latent.reshape(batch, length // self.patch, -1)) / PATCH_SCALE

@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo.modules.fusing import FusedProjections
 
-class SwiGLU(nn.Module):
+
+class SwiGLU(FusedProjections):
     """``w2(silu(w1 x) * w3 x)``, no bias (arXiv 2002.05202)."""
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -15,5 +17,9 @@ class SwiGLU(nn.Module):
         self.w2 = nn.Linear(hidden, width, bias=False)
         self.w3 = nn.Linear(width, hidden, bias=False)
 
+    def linears(self) -> tuple[nn.Linear, ...]:
+        return self.w1, self.w3
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        gate, value = self.project(x)
+        return self.w2(F.silu(gate) * value)

@@ -1,8 +1,8 @@
 """One block of latents, Euler step by Euler step: the engine's path.
 
 The same mathematics as the plain path (``echo.inference``), with less work: each guidance pass
-carries exactly the keys it sees, what depends on t alone comes from a table, and the prefix is
-encoded only as far as it goes. The tests hold the two together.
+carries exactly the keys it sees, what depends on t alone comes from a table, and steps of several
+generations may share a pass. The tests hold the two together.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from echo.config.schema import SamplerConfig
 from echo.models.dit import EchoDiT, LayerKV
+from echo.sampling.packing import RowContext, StepRequest, row_context
 from echo.sampling.schedule import StepTables, crosses, is_guided, rescale_score
 
 
@@ -31,10 +31,15 @@ class BlockShape:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a generation is conditioned on: keys and values per layer; None: no reference voice."""
+    """What a block is conditioned on: keys and values per layer, each [1, n, H, d].
+
+    ``prefix``: of the ``start`` latents before the block, from ``EchoDiT.extend_prefix``.
+    """
 
     text: LayerKV
-    speaker: LayerKV | None
+    speaker: LayerKV | None  # None: no reference voice
+    prefix: LayerKV | None = None
+    start: int = 0
 
 
 def draw_noise(
@@ -49,40 +54,36 @@ def sample_block(
     model: EchoDiT,
     tables: StepTables,
     conditions: Conditions,
-    prefix: Tensor | None,
     noise: Tensor,
     shape: BlockShape,
     settings: SamplerConfig,
-) -> Generator[None, None, Tensor]:
-    """Denoise ``noise`` [1, size, 80]; yields after every step, returns the block.
+) -> Generator[StepRequest, Tensor, Tensor]:
+    """Denoise ``noise`` [1, size, 80]: yields each step, is sent its velocities, returns the block.
 
-    Args:
-        prefix: [1, n, 80] latents generated or given before this block, or None.
+    Velocities are [passes, size, 80] float32, see :func:`echo.sampling.packing.velocities`.
 
     Returns:
         [1, size, 80] float32 latents, on the device of ``noise``.
     """
     table = tables.get(shape.num_steps, shape.init_scale)
-    start = 0 if prefix is None else prefix.shape[1]
-    rope = model.rope(torch.arange(start, start + shape.size, device=noise.device))
-    prefix_kv = _encode_prefix(model, prefix)
+    rope = tables.rope(conditions.start, shape.size)
+    layers = len(model.blocks)
     forced = settings.speaker_kv_scale is not None and conditions.speaker is not None
     speaker = conditions.speaker
     if forced:
         speaker = scale_speaker(conditions.speaker, settings)
-    branches = _Branches(prefix_kv, conditions.text, speaker)
+    passes = _guided_passes(layers, conditions, speaker)
     x = noise
-    for i, condition in enumerate(table.conditions):
+    for i in range(shape.num_steps):
         t, t_next = table.times[i], table.times[i + 1]
         guided = is_guided(t, settings.cfg_min_t, settings.cfg_max_t)
-        contexts = branches.guided if guided else branches.plain
-        rows = model.velocity_rows(x.expand(len(contexts), -1, -1), condition, rope, contexts)
+        contexts = passes if guided else passes[:1]
+        rows = yield StepRequest(model, x, table.modulations[i], rope, contexts)
         v = _guide(rows, settings)
         v = rescale_score(v, x, t, settings.rescale_k, settings.rescale_sigma)
         x = x + v * (t_next - t)
         if forced and crosses(t, t_next, settings.speaker_kv_min_t):
-            branches = _Branches(prefix_kv, conditions.text, conditions.speaker)
-        yield
+            passes = _guided_passes(layers, conditions, conditions.speaker)
     return x
 
 
@@ -96,36 +97,15 @@ def scale_speaker(speaker: LayerKV | None, settings: SamplerConfig) -> LayerKV |
     return tuple((k * scale, v * scale) for k, v in speaker[:layers]) + speaker[layers:]
 
 
-class _Branches:
+def _guided_passes(layers: int, c: Conditions, speaker: LayerKV | None) -> tuple[RowContext, ...]:
     """Contexts of the guidance passes; a pass carries no keys of what it must not see."""
-
-    def __init__(self, prefix: LayerKV | None, text: LayerKV, speaker: LayerKV | None) -> None:
-        full = _join(prefix, text, speaker)
-        self.plain = [full]
-        self.guided = [full, _join(prefix, None, speaker, like=text)]
-        if speaker is not None:  # without a voice the third pass would be the first again
-            self.guided.append(_join(prefix, text, None))
-
-
-def _join(*parts: LayerKV | None, like: LayerKV | None = None) -> LayerKV:
-    present = [part for part in parts if part is not None]
-    if not present:
-        assert like is not None
-        return tuple((k[:, :0], v[:, :0]) for k, v in like)
-    if len(present) == 1:
-        return present[0]
-    return tuple(
-        (torch.cat([k for k, _ in layer], dim=1), torch.cat([v for _, v in layer], dim=1))
-        for layer in zip(*present, strict=True)
-    )
-
-
-def _encode_prefix(model: EchoDiT, prefix: Tensor | None) -> LayerKV | None:
-    """Only the patches that begin before the block are seen, and the encoder is causal, so
-    zeros that stand for what comes later need not be encoded."""
-    if prefix is None or prefix.shape[1] == 0:
-        return None
-    return model.encode_prefix(F.pad(prefix, (0, 0, 0, -prefix.shape[1] % model.patch)))
+    passes = [
+        row_context(layers, c.prefix, c.text, speaker),
+        row_context(layers, c.prefix, speaker),
+    ]
+    if speaker is not None:  # without a voice the third pass would be the first again
+        passes.append(row_context(layers, c.prefix, c.text))
+    return tuple(passes)
 
 
 def _guide(rows: Tensor, settings: SamplerConfig) -> Tensor:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from echo.models.dit import Conditioning, EchoDiT
-from echo.modules.adaln import Modulation
+from echo.models.dit import EchoDiT
+from echo.modules.rope import RopeTable
+from echo.spec import MAX_LATENTS
 
 
 def times(num_steps: int, init_scale: float) -> Tensor:
@@ -38,39 +39,44 @@ def rescale_score(v: Tensor, x: Tensor, t: Tensor, k: float | None, sigma: float
 
 @dataclass(frozen=True)
 class StepTable:
-    """Times of a schedule, on the CPU, and the modulations of every step, on the device."""
+    """Times of a schedule, [steps + 1] on the CPU, and the modulations of its steps."""
 
     times: Tensor
-    conditions: tuple[Conditioning, ...]
+    modulations: Tensor  # [steps, L, 6, D] on the device, in the model's dtype
 
 
 class StepTables:
-    """Tables of the last few schedules: requests share them. For the worker thread only."""
+    """What steps of one model need that no request changes: schedules and RoPE angles.
 
-    def __init__(self, model: EchoDiT, capacity: int = 16) -> None:
+    Requests share the tables of the last few schedules. For the worker thread only.
+    """
+
+    def __init__(self, model: EchoDiT, max_steps: int = 256) -> None:
+        """``max_steps``: how many are kept, over all schedules; one of echo-tts-base is 0.6 MB."""
         self._model = model
-        self._capacity = capacity
+        self._max_steps = max_steps
         self._tables: OrderedDict[tuple[int, float], StepTable] = OrderedDict()
+        self._rope: RopeTable | None = None
 
     def get(self, num_steps: int, init_scale: float) -> StepTable:
         """The table of this schedule, made on first use."""
         key = (num_steps, init_scale)
         if key not in self._tables:
             self._tables[key] = self._make(num_steps, init_scale)
-            if len(self._tables) > self._capacity:
+            while len(self._tables) > 1 and sum(n for n, _ in self._tables) > self._max_steps:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(key)
         return self._tables[key]
 
+    def rope(self, start: int, count: int) -> RopeTable:
+        """Angles of the positions ``start`` ... ``start + count - 1``: views of one table."""
+        end = start + count
+        if self._rope is None or self._rope.cos.shape[0] < end:
+            positions = torch.arange(max(end, MAX_LATENTS), device=self._model.device)
+            self._rope = self._model.rope(positions)
+        return RopeTable(self._rope.cos[start:end], self._rope.sin[start:end])
+
     def _make(self, num_steps: int, init_scale: float) -> StepTable:
         schedule = times(num_steps, init_scale)
         every = self._model.condition(schedule[:-1].to(self._model.device))
-        steps = range(num_steps)
-        return StepTable(schedule, tuple(_step_of(every, i) for i in steps))
-
-
-def _step_of(every: Conditioning, i: int) -> Conditioning:
-    def pick(m: Modulation) -> Modulation:
-        return Modulation(m.shift[i : i + 1], m.scale[i : i + 1], m.gate[i : i + 1])
-
-    return Conditioning(tuple(map(pick, every.attention)), tuple(map(pick, every.mlp)))
+        return StepTable(schedule, every.stacked())

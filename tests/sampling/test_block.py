@@ -11,6 +11,7 @@ import torch
 import parity
 from echo import inference
 from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
+from echo.sampling.packing import velocities
 from echo.sampling.schedule import StepTables
 from golden import golden_dit
 
@@ -43,14 +44,16 @@ def fast(
     conditions = Conditions(
         model.encode_text(ids), model.encode_speaker(speaker()) if voice else None
     )
-    generator, tables, done = torch.Generator().manual_seed(3), StepTables(model), None
+    generator, tables = torch.Generator().manual_seed(3), StepTables(model)
+    done, state = [], None
     for size, count in zip(blocks, steps, strict=True):
         shape = BlockShape(size, count, 0.999, truncation)
         noise = draw_noise(generator, size, 80, truncation)
-        block = parity.exhaust(sample_block(model, tables, conditions, done, noise, shape, sampler))
-        done = block if done is None else torch.cat((done, block), 1)
-    assert done is not None
-    return done
+        if done:
+            state, prefix = model.extend_prefix(state, done[-1])
+            conditions = replace(conditions, prefix=prefix, start=state.latents)
+        done.append(parity.exhaust(sample_block(model, tables, conditions, noise, shape, sampler)))
+    return torch.cat(done, dim=1)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +89,13 @@ def test_one_step_of_work_is_done_per_turn() -> None:
         model,
         StepTables(model),
         Conditions(model.encode_text(ids), None),
-        None,
         noise,
         BlockShape(8, 7, 0.999, None),
         parity.DEFAULTS,
     )
-    assert sum(1 for _ in steps) == 7
+    asked = [steps.send(None)]
+    for _ in range(6):
+        asked.append(steps.send(velocities(asked[-1:])[0]))
+    with pytest.raises(StopIteration):
+        steps.send(velocities(asked[-1:])[0])
+    assert [len(request.contexts) for request in asked] == [2, 2, 2, 2, 1, 1, 1]

@@ -1,0 +1,217 @@
+"""Who goes next, who goes along, who is let in; and what steps are taken to cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from echo.engine.cost import Rate, StepCost
+from echo.engine.policy import SLOW_ACTIVE, Candidate, Outlook, admits, choose, real_time_load
+from echo.spec import HOP, SAMPLE_RATE
+
+NOW = 1000.0
+
+
+def cost(overhead: float, per_token: float) -> StepCost:
+    learned = StepCost()
+    for tokens in (8, 32, 128, 512):
+        learned.observe(tokens, overhead + tokens * per_token)
+    return learned
+
+
+WIDE = cost(0.010, 0.00001)  # a GPU: ten more tokens cost 0.1 ms
+NARROW = cost(0.001, 0.001)  # a CPU: twice the tokens, twice the time
+
+
+def waiting(name: str, arrived: float = -1.0, tokens: int = 96, **more: object) -> Candidate[str]:
+    return _candidate(name, True, NOW + arrived, tokens, more)
+
+
+def playing(name: str, in_hand: float, tokens: int = 96, **more: object) -> Candidate[str]:
+    return _candidate(name, False, NOW + in_hand, tokens, more)
+
+
+def _candidate(
+    name: str, newcomer: bool, due: float, tokens: int, more: dict[str, object]
+) -> Candidate[str]:
+    values = {"steps_left": 8, "is_step": True, "is_prelude": False, "group": "model", **more}
+    return Candidate(name, newcomer=newcomer, due=due, tokens=tokens, **values)  # type: ignore[arg-type]
+
+
+def pick(candidates: list[Candidate[str]], learned: StepCost, max_tokens: int = 8192) -> list[str]:
+    return choose(candidates, learned, now=NOW, max_tokens=max_tokens)
+
+
+def test_who_has_heard_nothing_goes_before_who_has_sound_in_hand() -> None:
+    assert pick([playing("a", 0.5), waiting("b"), playing("c", 9)], NARROW)[0] == "b"
+
+
+def test_even_before_one_who_ran_dry_earlier() -> None:
+    assert pick([playing("a", -5.0), waiting("b", -1.0)], NARROW)[0] == "b"
+
+
+def test_of_newcomers_the_first_goes_first_and_of_listeners_who_runs_dry_first() -> None:
+    assert pick([waiting("late", -1), waiting("early", -3)], NARROW)[0] == "early"
+    assert pick([playing("rich", 9), playing("poor", 2)], NARROW)[0] == "poor"
+
+
+def test_where_company_is_nearly_free_all_go_together_leader_first() -> None:
+    everyone = [playing("b", 3), waiting("a"), playing("c", 1)]
+    assert pick(everyone, WIDE) == ["a", "c", "b"]
+
+
+def test_where_company_saves_nothing_the_newcomer_goes_alone() -> None:
+    assert pick([waiting("a"), playing("b", 3), waiting("c", -0.5)], NARROW) == ["a"]
+
+
+def test_nobody_joins_before_anything_was_measured() -> None:
+    assert pick([waiting("a"), waiting("b", -0.5)], StepCost()) == ["a"]
+
+
+def test_a_newcomer_is_held_up_by_half_its_own_time_at_most() -> None:
+    learned = cost(0.010, 0.0001)
+    batch = pick([waiting("a"), *(playing(f"p{i}", i + 5.0) for i in range(9))], learned)
+    assert len(batch) < 10
+    assert learned.predict(96 * len(batch)) <= 1.5 * learned.predict(96) * 1.001
+    assert learned.predict(96 * (len(batch) + 1)) > 1.5 * learned.predict(96)
+
+
+def test_a_leader_with_time_in_hand_takes_more_along() -> None:
+    learned = cost(0.010, 0.0001)
+    poor = pick([playing(f"p{i}", 0.05 + i) for i in range(9)], learned)
+    rich = pick([playing(f"p{i}", 5.0 + i) for i in range(9)], learned)
+    assert len(poor) < len(rich) == 9
+
+
+def test_a_batch_keeps_to_its_limit_but_a_smaller_one_may_still_fit() -> None:
+    everyone = [playing("a", 1, 100), playing("b", 2, 300), playing("c", 3, 50)]
+    assert pick(everyone, WIDE, max_tokens=200) == ["a", "c"]
+    assert pick([playing("a", 1, 300)], WIDE, max_tokens=200) == ["a"]
+
+
+def test_steps_of_two_models_do_not_mix() -> None:
+    assert pick([playing("a", 1), playing("b", 2, group="other"), playing("c", 3)], WIDE) == [
+        "a",
+        "c",
+    ]
+
+
+def test_short_work_that_lets_one_join_is_done_first() -> None:
+    text = {"is_step": False, "is_prelude": True}
+    assert pick([waiting("a"), waiting("b", -0.5, **text)], WIDE) == ["b"]
+    assert pick([waiting("a"), waiting("b", -0.5, **text)], NARROW) == ["a"]
+    # A listener's next block does not hold up a newcomer's first.
+    assert pick([waiting("a"), playing("b", 2, **text)], WIDE) == ["a"]
+
+
+def test_other_work_has_its_turn_alone() -> None:
+    decode = {"is_step": False}
+    assert pick([playing("a", 1, **decode), playing("b", 2)], WIDE) == ["a"]
+    assert pick([playing("a", 1), playing("b", 2, **decode), playing("c", 3)], WIDE) == ["a", "c"]
+
+
+def test_cost_finds_overhead_and_price_despite_a_disturbed_pass() -> None:
+    learned = cost(0.004, 0.0002)
+    assert learned.predict(1000) == pytest.approx(0.204, rel=1e-3)
+    learned.observe(128, 3.0)
+    for _ in range(20):
+        learned.observe(128, 0.004 + 128 * 0.0002)
+    assert learned.predict(1000) == pytest.approx(0.204, rel=0.05)
+
+
+def test_cost_of_one_size_is_taken_as_price_alone() -> None:
+    learned = StepCost()
+    learned.observe(100, 0.5)
+    assert not learned.known
+    assert learned.predict(200) == pytest.approx(1.0)
+
+
+def test_neither_overhead_nor_price_is_ever_negative() -> None:
+    falling, steep = StepCost(), StepCost()
+    for tokens, seconds in ((10, 0.2), (100, 0.1)):
+        falling.observe(tokens, seconds)
+    for tokens, seconds in ((10, 0.01), (100, 0.5)):
+        steep.observe(tokens, seconds)
+    assert falling.per_token == 0.0
+    assert falling.overhead > 0
+    assert steep.overhead == 0.0
+    assert steep.per_token > 0
+
+
+def test_a_rate_falls_fast_and_rises_slowly() -> None:
+    rate = Rate()
+    for value in (1.0, 2.0, 0.5):
+        rate.observe(value)
+    assert rate.value == pytest.approx(0.8)
+
+
+def outlook(steps: int = 100, tokens: int = 10_000, latents: int = 640) -> Outlook:
+    return Outlook(steps, tokens, latents, 8, 96, "model")
+
+
+def test_load_is_work_over_the_time_until_it_is_all_played() -> None:
+    audio = 640 * HOP / SAMPLE_RATE
+    work = 100 * 0.001 + 10_000 * 0.001 + 640 * 0.002
+    learned = NARROW
+    load = real_time_load(outlook(), learned, decode_s=0.002, company=1, in_hand_s=0)
+    assert load == pytest.approx(work / audio, rel=1e-3)
+    rich = real_time_load(outlook(), learned, decode_s=0.002, company=1, in_hand_s=audio)
+    assert rich == pytest.approx(load / 2, rel=1e-3)
+    done = real_time_load(outlook(0, 0, 0), learned, decode_s=0.002, company=1, in_hand_s=0)
+    assert done == 0.0
+
+
+def test_company_shares_the_overhead_of_a_step() -> None:
+    alone = real_time_load(outlook(), WIDE, decode_s=0, company=1, in_hand_s=0)
+    shared = real_time_load(outlook(), WIDE, decode_s=0, company=8, in_hand_s=0)
+    assert shared < alone / 3
+
+
+def test_requests_are_let_in_while_the_device_keeps_up() -> None:
+    assert admits([], 0.7, 1.0)
+    assert admits([0.3], 0.7, 1.0)
+    assert not admits([0.4], 0.7, 1.0)
+    assert admits([0.4] * 9, 0.7, None)
+
+
+def test_what_can_never_be_in_time_is_let_in_a_few_at_once() -> None:
+    assert admits([], 12.0, 1.0)
+    assert admits([12.0] * (SLOW_ACTIVE - 1), 12.0, 1.0)
+    assert not admits([12.0] * SLOW_ACTIVE, 12.0, 1.0)
+
+
+FIRST_BLOCK = [96] * 4 + [32] * 4  # tokens of its steps, as in the preset
+DECODE_S = 0.02
+
+
+def ttfb(listeners: int, learned: StepCost) -> tuple[float, float]:
+    """Seconds to the first sound of one who comes while all ``listeners`` are in work, and the
+    longest pass; by a simulation of the worker's turns. Each listener has a long block to do."""
+    now, longest = NOW, 0.0
+    left = {f"p{i}": 40 for i in range(listeners)}
+    due = {name: NOW + 1.0 + i for i, name in enumerate(left)}
+    mine = list(FIRST_BLOCK)
+    if left:  # one turn is under way when the newcomer comes
+        first = pick([playing(name, due[name] - NOW, 1440) for name in left], learned)
+        longest = learned.predict(1440 * len(first))
+        now += longest
+    while mine:
+        others = [
+            Candidate(name, False, due[name], 1440, left[name], True, False, "model")
+            for name in left
+        ]
+        me = Candidate("me", True, NOW, mine[0], len(mine), True, False, "model")
+        batch = choose([me, *others], learned, now=now, max_tokens=8192)
+        now += learned.predict(sum(mine[0] if n == "me" else 1440 for n in batch))
+        assert batch[0] == "me"
+        mine.pop(0)
+    return now + DECODE_S - NOW, longest
+
+
+@pytest.mark.parametrize("learned", [WIDE, NARROW, cost(0.005, 0.0001)])
+@pytest.mark.parametrize("listeners", [1, 4, 16])
+def test_under_full_load_the_first_sound_takes_at_most_twice_as_long_and_one_pass(
+    learned: StepCost, listeners: int
+) -> None:
+    alone, _ = ttfb(0, learned)
+    loaded, longest = ttfb(listeners, learned)
+    assert loaded <= 2 * alone + longest

@@ -1,0 +1,46 @@
+"""Threads where the configuration names none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from echo.engine.threads import usable_cores
+
+
+@pytest.fixture
+def eight_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+def siblings(folder: Path, lists: list[str]) -> Path:
+    for cpu, text in enumerate(lists):
+        topology = folder / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(text + "\n")
+    return folder
+
+
+def test_two_threads_of_one_core_count_once(eight_cpus: None, tmp_path: Path) -> None:
+    pairs = [f"{i % 4},{i % 4 + 4}" for i in range(8)]
+    assert usable_cores(siblings(tmp_path, pairs), tmp_path / "none") == 4
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1)]
+)
+def test_a_containers_quota_is_kept(
+    eight_cpus: None, tmp_path: Path, quota: str, cores: int
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert usable_cores(tmp_path, tmp_path / "cpu.max") == cores
+
+
+def test_where_the_system_tells_nothing_every_cpu_counts(eight_cpus: None, tmp_path: Path) -> None:
+    assert usable_cores(tmp_path, tmp_path / "none") == 8
+
+
+def test_on_this_machine_there_is_at_least_one() -> None:
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
