@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := echo tests serve.py gradio_app.py
+SOURCES := echo tests benchmarks serve.py gradio_app.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check serve ui parity format clean

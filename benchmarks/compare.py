@@ -1,0 +1,161 @@
+"""What got better or worse from record A to record B.
+
+    python -m benchmarks.compare A B [--limit 1.1] [--confidence 0.99]
+
+A and B are records or folders of records. A metric counts as worse when the whole bootstrap
+interval of its ratio lies beyond the limit: noise alone seldom gets there. Exits 1 if any does, 2
+if there is nothing to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.record import Record, RecordError, Row, read_records
+from benchmarks.report import say, table
+
+RESAMPLES = 4000
+FEWEST = 3  # samples on either side: fewer have no interval
+STEADY_UNITS = ("B",)  # deterministic enough to be judged by a single value
+
+Key = tuple[str, str, tuple[tuple[str, object], ...]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric in A and B.
+
+    ``ratio``: cost of B over cost of A, so above 1 is worse whichever way the metric points;
+    ``low``, ``high``: its interval. ``verdict``: worse, better, same, or not judged.
+    """
+
+    name: str
+    unit: str
+    a: float
+    b: float
+    ratio: float
+    low: float
+    high: float
+    verdict: str
+
+
+def compare(
+    a: Iterable[Record], b: Iterable[Record], *, limit: float, confidence: float, seed: int = 0
+) -> list[Change]:
+    """Changes of all metrics that both sides have, the worst first.
+
+    Metrics with no direction are left out, and those that are zero or below somewhere are not
+    judged: they have no ratio.
+    """
+    left, right = _grouped(a), _grouped(b)
+    rng = np.random.default_rng(seed)
+    changes = []
+    for key in left:
+        if key not in right:
+            continue
+        row = left[key][0]
+        x, y = (np.array([r.value for r in side[key]]) for side in (left, right))
+        changes.append(_change(key, row, x, y, limit, confidence, rng))
+    order = {"worse": 0, "better": 1, "same": 2, "not judged": 3}
+    return sorted(changes, key=lambda c: (order[c.verdict], -abs(np.log(c.ratio or 1.0))))
+
+
+def _change(
+    key: Key,
+    row: Row,
+    a: np.ndarray,
+    b: np.ndarray,
+    limit: float,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Change:
+    name = " ".join((f"{key[0]}.{key[1]}", *(f"{n}={v}" for n, v in key[2])))
+    middle_a, middle_b = float(np.median(a)), float(np.median(b))
+    if min(a.min(), b.min()) <= 0:
+        return Change(name, row.unit, middle_a, middle_b, 1.0, np.nan, np.nan, "not judged")
+    up = row.better == "lower"
+    ratio = middle_b / middle_a if up else middle_a / middle_b
+    if min(len(a), len(b)) >= FEWEST:
+        drawn = _medians(b, rng) / _medians(a, rng)
+        drawn = drawn if up else 1 / drawn
+        tail = (1 - confidence) / 2
+        low, high = (float(q) for q in np.quantile(drawn, (tail, 1 - tail)))
+    elif row.unit in STEADY_UNITS:
+        low = high = ratio
+    else:
+        return Change(name, row.unit, middle_a, middle_b, ratio, np.nan, np.nan, "not judged")
+    verdict = "worse" if low > limit else "better" if high < 1 / limit else "same"
+    return Change(name, row.unit, middle_a, middle_b, ratio, low, high, verdict)
+
+
+def _medians(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    picked = rng.integers(0, len(values), size=(RESAMPLES, len(values)))
+    return np.median(values[picked], axis=1)
+
+
+def _grouped(records: Iterable[Record]) -> dict[Key, list[Row]]:
+    groups: dict[Key, list[Row]] = {}
+    for record in records:
+        for row in record.rows:
+            if row.better:
+                factors = tuple(sorted(row.factors.items()))
+                groups.setdefault((record.benchmark, row.metric, factors), []).append(row)
+    return groups
+
+
+def _differences(a: Sequence[Record], b: Sequence[Record]) -> list[str]:
+    """What else changed and may be the reason."""
+    names = ("cpu", "cores", "threads", "gpu", "driver", "torch", "commit", "changes")
+    lines = []
+    for name in names:
+        old, new = ({str(r.machine.get(name)) for r in side} for side in (a, b))
+        if old != new:
+            lines.append(f"{name}: {', '.join(sorted(old))} -> {', '.join(sorted(new))}")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("a", type=Path, help="record or folder: before")
+    parser.add_argument("b", type=Path, help="record or folder: after")
+    parser.add_argument("--limit", type=float, default=1.1, help="worse beyond this factor")
+    parser.add_argument("--confidence", type=float, default=0.99, help="of the intervals")
+    args = parser.parse_args(argv)
+    if not args.limit >= 1 or not 0 < args.confidence < 1:
+        parser.error("--limit must be at least 1 and --confidence between 0 and 1")
+    try:
+        a, b = read_records(args.a), read_records(args.b)
+    except RecordError as error:
+        say(f"error: {error.message}", sys.stderr)
+        return 2
+    changes = compare(a, b, limit=args.limit, confidence=args.confidence)
+    if not changes:
+        say("error: the two have no metric in common", sys.stderr)
+        return 2
+    for line in _differences(a, b):
+        say(line)
+    rows = [
+        (c.verdict, c.name, f"{c.a:.4g}", f"{c.b:.4g}", c.unit, f"{c.ratio:.3f}", _interval(c))
+        for c in changes
+    ]
+    say(table(("", "metric", "A", "B", "", "cost B/A", "interval"), rows))
+    counts = [f"{sum(c.verdict == v for c in changes)} {v}" for v in ("worse", "better", "same")]
+    say(", ".join(counts))
+    return 1 if any(change.verdict == "worse" for change in changes) else 0
+
+
+def _interval(change: Change) -> str:
+    return "" if np.isnan(change.low) else f"{change.low:.3f} ... {change.high:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.compare import compare, main
+from benchmarks.record import Record, RecordError, Row, read_record, read_records
+
+
+def record(samples, *, metric="ttfb_s", unit="s", better="lower", **factors) -> Record:
+    rows = [Row(metric, float(v), unit, better, i, factors) for i, v in enumerate(samples)]
+    return Record.of("test", rows, seed=1, config={"model": {"name": "toy"}})
+
+
+def verdicts(a: Record, b: Record) -> list[str]:
+    return [change.verdict for change in compare([a], [b], limit=1.1, confidence=0.99)]
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path) -> None:
+    written = record([0.5, 0.25], preset="low", listeners=4)
+    path = written.write(tmp_path)
+    assert read_record(path) == written
+    head = json.loads(path.read_text())["machine"]
+    assert head["torch"]
+    assert head["cpu"]
+
+
+def test_tables_of_two_runs_go_into_one(tmp_path) -> None:
+    pandas = pytest.importorskip("pandas")
+    record([0.5, 0.25], preset="low").write(tmp_path, "a")
+    record([3e9], metric="peak", unit="B", profile="int8").write(tmp_path, "b")
+    both = pandas.concat(pandas.read_parquet(tmp_path / f"{name}.parquet") for name in "ab")
+    assert list(both["value"]) == [0.5, 0.25, 3e9]
+    assert {"commit", "driver", "config", "factor_preset", "factor_profile"} <= set(both)
+    assert [r.rows[0].unit for r in read_records(tmp_path)] == ["s", "B"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}'])
+def test_what_is_no_record_is_refused(tmp_path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(RecordError, match=r"x\.json"):
+        read_record(tmp_path / "x.json")
+
+
+def test_two_equal_runs_do_not_cry_wolf() -> None:
+    """Five samples with 15 % of noise, two hundred times: the limit of 10 % is hardly reached."""
+    rng = np.random.default_rng(7)
+    alarms = 0
+    for _ in range(200):
+        a, b = (record(0.3 * rng.lognormal(0, 0.15, 5)) for _ in range(2))
+        alarms += verdicts(a, b) == ["worse"]
+    assert alarms <= 2
+
+
+def test_a_real_slowdown_is_seen_through_the_same_noise() -> None:
+    rng = np.random.default_rng(7)
+    seen = 0
+    for _ in range(50):
+        a = record(0.3 * rng.lognormal(0, 0.15, 5))
+        b = record(0.6 * rng.lognormal(0, 0.15, 5))
+        seen += verdicts(a, b) == ["worse"]
+        assert verdicts(b, a) != ["worse"]
+    assert seen >= 48
+
+
+def test_more_is_better_where_the_metric_says_so() -> None:
+    slow = record([10, 11, 10], metric="audio_per_s", unit="1/s", better="higher")
+    fast = record([20, 21, 20], metric="audio_per_s", unit="1/s", better="higher")
+    assert verdicts(slow, fast) == ["better"]
+    assert verdicts(fast, slow) == ["worse"]
+
+
+def test_few_samples_are_not_judged_but_for_bytes() -> None:
+    assert verdicts(record([1.0]), record([9.0])) == ["not judged"]
+    small, large = (record([v], metric="peak", unit="B") for v in (1e9, 2e9))
+    assert verdicts(small, large) == ["worse"]
+
+
+def test_only_what_was_measured_alike_is_compared() -> None:
+    assert verdicts(record([1, 1, 1], preset="low"), record([9, 9, 9], preset="default")) == []
+
+
+def test_the_program_exits_1_past_the_limit_only(tmp_path, capsys) -> None:
+    a = str(record([1.0, 1.01, 1.02]).write(tmp_path, "a"))
+    b = str(record([1.3, 1.31, 1.33]).write(tmp_path, "b"))
+    assert main([a, a]) == 0
+    assert main([a, b]) == 1
+    assert "worse" in capsys.readouterr().out
+    assert main([a, b, "--limit", "1.5"]) == 0
+    assert main([a, str(tmp_path / "none.json")]) == 2
