@@ -34,6 +34,7 @@ echo-tts {__version__}: speech in a cloned voice
   echo-tts demo [--out demo.wav]        speak a sentence with the shipped model, on the CPU
   echo-tts serve [SETTING=VALUE ...]    start the HTTP server
   echo-tts ui [SETTING=VALUE ...]       start the Gradio UI
+  echo-tts doctor [SETTING=VALUE ...]   look for what would go wrong, and say what to do
 
 echo-tts COMMAND --help tells more. Settings are those of conf/, such as preset=low, model=base
 or vad.enabled=true.
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "demo": _demo,
         "serve": _serve,
         "ui": _ui,
+        "doctor": _doctor,
     }
     if command not in commands:
         return _complain(f"there is no command {command!r}; see echo-tts --help", 2)
@@ -89,6 +91,12 @@ def _ui(arguments: list[str]) -> int:
     from echo.ui.launch import DESCRIPTION, launch
 
     return run_program(arguments, launch, DESCRIPTION)
+
+
+def _doctor(arguments: list[str]) -> int:
+    from echo.doctor import main as doctor
+
+    return doctor(arguments)
 
 
 def _demo(arguments: list[str]) -> int:

@@ -84,7 +84,7 @@ def toy_config(voice_root: Path) -> Callable[..., EchoConfig]:
 
     def make(*overrides: str) -> EchoConfig:
         voices = [f"voices.roots=['{voice_root}']", f"voices.clone_root='{voice_root}'"]
-        return compose(["model=base", *voices, *SMALL_BLOCKS, *overrides])
+        return compose(["model=base", "engine.max_load=null", *voices, *SMALL_BLOCKS, *overrides])
 
     return make
 

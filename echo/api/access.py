@@ -129,7 +129,10 @@ class OriginCheck:
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if _ANY in self._origins or origin in self._origins:
             return True
-        return urlsplit(origin).netloc.lower() == host.lower()
+        try:
+            return urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:  # no URL: http://[
+            return False
 
 
 class ConcurrencyLimit:

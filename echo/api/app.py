@@ -7,14 +7,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from echo import __version__
 from echo.api.access import ConcurrencyLimit, KeyCheck, Keys, OriginCheck
+from echo.api.describe import DescribedApp
 from echo.api.errors import install_error_handlers
 from echo.api.health import health_router
 from echo.api.inworld.router import inworld_router
-from echo.api.middleware import REQUEST_ID, BodyLimit, RequestEdge
+from echo.api.metrics import Metrics, metrics_router
+from echo.api.middleware import REQUEST_ID, BodyLimit, HeadAsGet, RequestEdge
 from echo.api.models import models_router
 from echo.api.openai import openai_router
 from echo.api.reply import SAMPLE_RATE_HEADER, TIMING_HEADER
 from echo.api.voices import voices_router
+from echo.api.watch import Watch
 from echo.config import EchoConfig
 from echo.engine import Engine
 
@@ -23,13 +26,17 @@ CLONE_OVERHEAD_BYTES = 65_536  # of a body that uploads a voice, beside the samp
 
 def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
     """An ASGI application over ``engine``, which stays the caller's to close."""
-    app = FastAPI(
+    keys = Keys.of(config.server)
+    app = DescribedApp(
+        keyed=bool(keys),
         title="Echo",
         version=__version__,
         summary="Text to speech in a cloned voice, streamed",
     )
     install_error_handlers(app)
-    _add_limits(app, config)
+    _add_limits(app, config, keys)
+    metrics = Metrics(engine) if config.server.metrics else None
+    app.add_middleware(Watch, observer=metrics)
     app.include_router(openai_router(engine))
     app.include_router(voices_router(engine))
     app.include_router(models_router())
@@ -38,13 +45,16 @@ def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
     if config.inworld.compat:
         app.include_router(inworld_router(engine))
     app.include_router(health_router(engine, app))
+    if metrics is not None:
+        app.include_router(metrics_router(metrics))
     return app
 
 
-def _add_limits(app: FastAPI, whole: EchoConfig) -> None:
+def _add_limits(app: FastAPI, whole: EchoConfig, keys: Keys) -> None:
     """What a request passes before its route; the last one added is the outermost."""
     config, inworld = whole.server, whole.inworld
     clone_bytes = inworld.max_sample_size * 4 // 3 + CLONE_OVERHEAD_BYTES  # in base64
+    app.add_middleware(HeadAsGet)
     app.add_middleware(
         BodyLimit,
         max_bytes=config.max_body_bytes,
@@ -52,7 +62,7 @@ def _add_limits(app: FastAPI, whole: EchoConfig) -> None:
         clone_max_bytes=clone_bytes if inworld.clone_enabled else 0,
     )
     app.add_middleware(ConcurrencyLimit, config=config)
-    app.add_middleware(KeyCheck, keys=Keys.of(config))
+    app.add_middleware(KeyCheck, keys=keys)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

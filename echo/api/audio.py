@@ -80,7 +80,7 @@ class _File:
         return b""
 
     def finish(self) -> bytes:
-        self.push(self._tempo.finish())
+        self._parts.append(self._resampler.push(self._tempo.finish()))
         self._parts.append(self._resampler.finish())
         samples = np.concatenate(self._parts)
         self._parts.clear()

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from echo.errors import (
@@ -78,6 +79,14 @@ class ErrorBody(BaseModel):
     """The body of every error."""
 
     error: ErrorDetail
+
+
+class FlatError(BaseModel):
+    """The body of every error."""
+
+    code: int = Field(description="gRPC's: 3 invalid, 5 not found, 8 too many, 13 internal.")
+    message: str = Field(description="What is wrong and what to do.")
+    details: list[Any] = Field(description="Empty.")
 
 
 # The first that fits: subclasses come before their bases.
@@ -218,10 +227,21 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     if error.status_code == HTTPStatus.NOT_FOUND:
         message = f"there is no {request.url.path[:200]!r} here; GET / lists what there is"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = headers.get("allow") or headers.get("Allow", "another method")
-        message = f"{request.url.path} does not take {request.method}; use {allowed}"
+        headers["Allow"] = ", ".join(_methods_at(request))
+        message = f"{request.url.path[:200]} does not take {request.method}; use {headers['Allow']}"
     problem = Problem(error.status_code, message, code, headers=headers)
     return response_at(request.url.path, problem)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What any route takes at the path of ``request``: Starlette tells those of the first only."""
+    routes: list[BaseRoute] = request.app.routes
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PATCH", "DELETE")
+        for answered in ["GET" if method == "HEAD" else method]  # by HeadAsGet
+        if any(r.matches({**request.scope, "method": answered})[0] is Match.FULL for r in routes)
+    ]
 
 
 def _type_of(status: int) -> str:

@@ -6,17 +6,19 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, Field
 
 from echo import __version__
+from echo.api.describe import openai_errors
 from echo.engine import Engine
+from echo.spec import SAMPLE_RATE
 
 
 class Health(BaseModel):
     status: str = "ok"
     version: str = __version__
-    model: str
-    device: str
-    sample_rate: int = Field(description="Hz, of the model.")
-    active: int = Field(description="Requests being generated.")
-    queued: int = Field(description="Requests waiting.")
+    model: str = Field(examples=["tiny"])
+    device: str = Field(examples=["cpu"])
+    sample_rate: int = Field(description="Hz, of the model.", examples=[SAMPLE_RATE])
+    active: int = Field(ge=0, description="Requests being generated.", examples=[1])
+    queued: int = Field(ge=0, description="Requests waiting.", examples=[0])
 
 
 class Ready(BaseModel):
@@ -26,15 +28,16 @@ class Ready(BaseModel):
 class Welcome(BaseModel):
     name: str = "echo-tts"
     version: str = __version__
-    endpoints: list[str]
+    endpoints: list[str] = Field(examples=[["POST /v1/audio/speech", "GET /docs"]])
 
 
 def health_router(engine: Engine, app: FastAPI) -> APIRouter:
     """``/health`` over ``engine``, and ``/`` with what ``app`` offers."""
-    router = APIRouter(tags=["server"])
+    router = APIRouter(tags=["server"], responses=openai_errors(403, 500))
 
     @router.get("/health", summary="State of the server")
     async def health() -> Health:
+        """Answers while the server lives, however busy it is."""
         stats = engine.stats()
         return Health(
             model=engine.config.model.name,
@@ -53,6 +56,7 @@ def health_router(engine: Engine, app: FastAPI) -> APIRouter:
 
     @router.get("/", summary="What this server offers")
     async def welcome() -> Welcome:
+        """Its endpoints, and where they are described."""
         return Welcome(endpoints=_endpoints(app))
 
     return router

@@ -1,4 +1,4 @@
-"""The edge of the API: request ids, the last resort for errors, the limit on bodies.
+"""The edge of the API: request ids, the last resort for errors, the limit on bodies, HEAD.
 
 Plain ASGI: Starlette's BaseHTTPMiddleware would hide a client's leaving from the routes.
 """
@@ -45,9 +45,7 @@ class RequestEdge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id = request_id_of(scope)
         started = False
 
         async def tagged(message: Message) -> None:
@@ -119,6 +117,36 @@ class BodyLimit:
         return BodyTimeoutError(
             f"nothing of the request's body came for {self._timeout_s:g} s; send it again"
         )
+
+
+class HeadAsGet:
+    """Answers HEAD wherever there is a GET: as that, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            await send({**message, "body": b""} if "body" in message else message)
+
+        asked = {**scope, "method": "GET"}
+        try:
+            await self._app(asked, receive, without_body)
+        finally:
+            scope["route"] = asked.get("route")  # for those outside who count
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id of this call: its own if it sent a sane one; the same whoever asks."""
+    state = scope.setdefault("state", {})
+    if "request_id" not in state:
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        state["request_id"] = given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    return str(state["request_id"])
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from echo.api import events
 from echo.api.body import read_json
-from echo.api.errors import ErrorBody
+from echo.api.describe import WITH_BODY, Responses, json_body, openai_errors
 from echo.api.reply import SAMPLE_RATE_HEADER, TIMING_HEADER, SpeechReply
 from echo.api.speech import SpeechBody, parse_speech
 from echo.audio.encode import FORMATS
@@ -32,7 +30,7 @@ def openai_router(engine: Engine) -> APIRouter:
         with `stream_format: "sse"`, in server-sent events.
 
         A body with `stream` or a nested `extra_body` gets Echo's defaults (44.1 kHz pcm), any
-        other gets OpenAI's (mp3; pcm at 24 kHz; wav as one file).
+        other gets OpenAI's (mp3; pcm at 24 kHz).
         """
         order = parse_speech(await read_json(request))
         return SpeechReply(engine, order.request, order.output, as_events=order.as_events)
@@ -40,30 +38,38 @@ def openai_router(engine: Engine) -> APIRouter:
     return router
 
 
-_SPEECH_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": SpeechBody.model_json_schema()}},
-    }
-}
-_ERRORS = {
-    400: "An impossible request; `param` names the field.",
-    401: "No right key, where the server has some.",
-    403: "A Host or Origin that is not allowed.",
-    408: "The body stopped arriving.",
-    413: "A body over `server.max_body_bytes`.",
-    415: "A body that is not JSON.",
-    429: "Too much at once; see `Retry-After`.",
-    500: "The generation failed.",
-}
-_SPEECH_RESPONSES: dict[int | str, dict[str, Any]] = {
+_SPEECH_BODY = json_body(
+    SpeechBody,
+    {
+        "OpenAI's defaults": {
+            "model": "tts-1",
+            "input": "Hello, this is Echo.",
+            "voice": "alloy",
+            "response_format": "wav",
+        },
+        "Echo's defaults": {
+            "input": "[S1] Hello. [S2] (laughs) Hello, you.",
+            "voice": "alloy",
+            "stream": True,
+            "extra_body": {"seed": 7, "cfg_scale_text": 3.0},
+        },
+        "Events": {"input": "Hello.", "stream_format": "sse", "response_format": "pcm"},
+    },
+)
+_EVENTS = """data: {"type":"speech.audio.delta","audio":"SUQzBAAAAAAAI1RTU0UAAAAPAAADTGF2"}
+
+data: {"type":"speech.audio.done","usage":{"input_tokens":25,"output_tokens":40,"total_tokens":65}}
+
+"""
+_AUDIO = {"schema": {"type": "string", "format": "binary"}}
+_SPEECH_RESPONSES: Responses = {
     200: {
-        "description": "The audio.",
+        "description": "The audio. `audio/pcm` has parameters: `audio/pcm;rate=44100;channels=1` "
+        "is 16-bit little-endian mono.",
         "content": {
-            fmt.media_type.format(rate=44_100): {"schema": {"type": "string", "format": "binary"}}
-            for fmt in FORMATS.values()
-        }
-        | {events.MEDIA_TYPE: {"schema": {"type": "string"}}},
+            **{fmt.media_type.partition(";")[0]: _AUDIO for fmt in FORMATS.values()},
+            events.MEDIA_TYPE: {"example": _EVENTS},  # a schema would be of one event
+        },
         "headers": {
             SAMPLE_RATE_HEADER: {"description": "Hz", "schema": {"type": "integer"}},
             TIMING_HEADER: {
@@ -72,5 +78,5 @@ _SPEECH_RESPONSES: dict[int | str, dict[str, Any]] = {
             },
         },
     },
-    **{status: {"model": ErrorBody, "description": text} for status, text in _ERRORS.items()},
+    **openai_errors(*WITH_BODY, 503),
 }

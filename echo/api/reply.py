@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from echo.api import events
 from echo.api.audio import Output, open_reply_encoder
+from echo.api.call import speech_ended
+from echo.api.watch import outcome_of
 from echo.audio.encode import encode_file
 from echo.engine import Engine, SpeechRequest, SpeechStream
 from echo.engine.stats import RequestStats
@@ -55,28 +57,22 @@ class SpeechReply(StreamingResponse):
         self._complete = output.complete
         self._as_events = as_events
         self._stats = RequestStats(engine.sample_rate)
-        self._generated = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, self.stream_response(send))
-        if not self._generated:
-            log.info("the client left; its generation was stopped")
 
     async def stream_response(self, send: Send) -> None:
         """First part, then header: until then a failure can still be told properly."""
         async with aclosing(self._parts) as parts:
             first = await anext(parts)
-            if self._complete:
-                self._generated = True
-                if not self._as_events:
-                    self.headers["Content-Length"] = str(len(first))
+            if self._complete and not self._as_events:
+                self.headers["Content-Length"] = str(len(first))
             self.headers[TIMING_HEADER] = server_timing(self._stats)
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
             await self._send_part(first, send)
             async for part in parts:
                 await self._send_part(part, send)
-        self._generated = True
         last = events.done(self._stats) if self._as_events else b""
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
@@ -116,10 +112,8 @@ async def speech_parts(
     """
     encoder = open_reply_encoder(output, engine.sample_rate)
     kept: list[Audio] | None = [] if engine.config.engine.debug else None
-    with await open_stream(engine, request) as stream:
+    async with speaking(engine, request, live=not output.complete) as stream:
         opened(stream)
-        for warning in stream.info.text.warnings:
-            log.warning("%s", warning)
         sent = False
         async for chunk in arriving(stream):
             if kept is not None:
@@ -129,14 +123,35 @@ async def speech_parts(
                 yield part
                 sent = True
         rest = await run_in_threadpool(encoder.finish)
-        _report(stream)
         if kept is not None:
             await run_in_threadpool(save_debug_file, kept, engine.sample_rate)
         if rest or not sent:
             yield rest
 
 
-async def open_stream(engine: Engine, request: SpeechRequest) -> SpeechStream:
+@asynccontextmanager
+async def speaking(
+    engine: Engine, request: SpeechRequest, *, live: bool
+) -> AsyncGenerator[SpeechStream, None]:
+    """A stream of ``request``, closed at the end; how it came out is logged and counted.
+
+    ``live``: its audio is sent as it is made. Raises what ``engine.stream`` raises.
+    """
+    stream: SpeechStream | None = None
+    outcome = "ok"
+    try:
+        with await _open_stream(engine, request) as stream:
+            yield stream
+    except BaseException as error:
+        outcome = outcome_of(error)
+        raise
+    finally:
+        speech_ended(outcome, stream.stats if stream is not None else None, live=live)
+        if stream is not None:
+            _report(stream, outcome, request.text if engine.config.server.log_texts else None)
+
+
+async def _open_stream(engine: Engine, request: SpeechRequest) -> SpeechStream:
     """``engine.stream`` in a thread; if the caller is cancelled, what comes of it is closed."""
     opening = asyncio.ensure_future(run_in_threadpool(engine.stream, request))
     try:
@@ -205,14 +220,36 @@ def _close_result(opening: asyncio.Future[SpeechStream]) -> None:
         opening.result().close()
 
 
-def _report(stream: SpeechStream) -> None:
-    stats = stream.stats
+def _report(stream: SpeechStream, outcome: str, text: str | None) -> None:
+    """Log what was spoken. ``text``: to be logged, too, with what of it could not be spoken."""
+    info, stats = stream.info, stream.stats
+    fields: dict[str, Any] = {
+        "event": "speech",
+        "outcome": outcome,
+        "voice": info.voice,
+        "seed": info.seed,
+        "audio_s": stats.audio_s,
+        "queue_s": stats.queue_s,
+        "ttfb_s": stats.ttfb_s,
+        "total_s": stats.total_s,
+        "rtf": stats.rtf,
+        "starved_s": stats.starved_s,
+        "rerolls": stats.rerolls,
+    }
+    fields = {key: round(v, 4) if isinstance(v, float) else v for key, v in fields.items()}
+    said = ""
+    if text is not None:
+        fields |= {"text": text, "text_warnings": list(info.text.warnings)}
+        said = f": {text!r}" + "".join(f" ({warning})" for warning in info.text.warnings)
     log.info(
-        "voice %s, seed %d: %.1f s of audio, first after %.2f s, RTF %.2f",
-        stream.info.voice,
-        stream.info.seed,
+        "speech %s: voice %s, seed %d, %.1f s of audio, first after %.2f s, RTF %.2f%s",
+        outcome,
+        info.voice,
+        info.seed,
         stats.audio_s,
         stats.ttfb_s or 0.0,
         stats.rtf or 0.0,
+        said,
+        extra={"fields": fields},
     )
     log.debug("%s", stats.as_dict())

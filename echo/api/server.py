@@ -17,6 +17,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from echo.api.logs import configure_logging
 from echo.config import (
     EchoConfig,
     ServerConfig,
@@ -58,7 +59,7 @@ def serve(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
     Raises:
         EchoError: the port can't be had, or the engine can't be loaded.
     """
-    configure_logging(debug=config.engine.debug)
+    configure_logging(debug=config.engine.debug, format=config.server.log_format)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     server: EchoServer | None = None
@@ -82,16 +83,6 @@ def serve(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
             return INTERRUPTED
     log.info("stopped")
     return 0
-
-
-def configure_logging(*, debug: bool) -> None:
-    """Log to stderr, one line each; ``debug`` adds Echo's own details."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=logging.INFO
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start and stop lines
-    if debug:
-        logging.getLogger("echo").setLevel(logging.DEBUG)
 
 
 def log_settings(overrides: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -144,6 +135,7 @@ class EchoServer(uvicorn.Server):
         config = uvicorn.Config(
             app,
             log_config=None,
+            access_log=False,  # Watch has it, without paths
             lifespan="off",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,

@@ -34,13 +34,13 @@ _VOICE_SCHEMA = {
     "anyOf": [
         {"type": "string"},
         {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]},
+        {"type": "null"},
     ]
 }
-_SEED_SCHEMA = {"type": "integer", "minimum": -1, "maximum": MAX_SEED}
+_SEED_SCHEMA = {"type": ["integer", "null"], "minimum": -1, "maximum": MAX_SEED}
 
 _Voice = Annotated[str | None, BeforeValidator(_voice_name), WithJsonSchema(_VOICE_SCHEMA)]
 _Seed = Annotated[Any, WithJsonSchema(_SEED_SCHEMA)]
-_Model = Annotated[Any, WithJsonSchema({"type": "string"})]
 
 
 class SpeechBody(BaseModel):
@@ -49,6 +49,7 @@ class SpeechBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
     input: str = Field(
+        json_schema_extra={"minLength": 1},  # the engine refuses less, in plainer words
         description="The text. `[S1]`, `[S2]` switch speakers; `(laughs)` and the like are styles.",
         examples=["Hello, this is Echo."],
     )
@@ -57,11 +58,13 @@ class SpeechBody(BaseModel):
         description="A voice of `/v1/voices`, with or without extension; or base64 audio, plain or "
         "as a data URL. Absent: the configured default.",
     )
-    model: _Model = Field(None, description="Accepted and ignored: a server has one model.")
+    model: Any = Field(
+        None, examples=["tts-1"], description="Accepted and ignored: a server has one model."
+    )
     response_format: str | None = Field(
         None,
         description="Default: Echo's pcm when streaming, else mp3; OpenAI's mp3.",
-        json_schema_extra={"enum": list(FORMATS)},
+        json_schema_extra={"enum": [*FORMATS, None]},
     )
     stream: bool | None = Field(
         None, description="Default true. false: one file with exact sizes, at the end."
@@ -139,11 +142,7 @@ def _output(fields: SpeechBody, *, echo_defaults: bool) -> Output:
         fmt = get_format("pcm")
     else:
         fmt = preferred_format()
-    # Who asks OpenAI's way for a WAV without a word on streaming saves it and opens it by the
-    # sizes in its header; m4a cannot be streamed at all.
-    events = fields.stream_format == "sse"
-    whole_file = not fmt.streams or (fmt.name == "wav" and not (echo_defaults or events))
-    complete = whole_file if fields.stream is None else not fields.stream
+    complete = not fmt.streams if fields.stream is None else not fields.stream
     rate = OPENAI_PCM_RATE if fmt.name == "pcm" and not echo_defaults else SAMPLE_RATE
     wanted = rate if fields.sample_rate is None else fields.sample_rate
     speed = 1.0 if fields.speed is None else fields.speed

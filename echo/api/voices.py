@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from echo.api.errors import CloneNotFoundError, CloningDisabledError, ErrorBody
+from echo.api.describe import CHANGING, READING, WITH_BODY, openai_errors
+from echo.api.errors import CloneNotFoundError, CloningDisabledError
 from echo.api.form import Form, read_form
 from echo.engine import Engine
 from echo.errors import InvalidRequestError
-from echo.voices.clones import ClonedVoice, VoiceDetails
+from echo.voices.clone_names import MAX_NAME_CHARS, SEPARATOR, VoiceDetails
+from echo.voices.clones import ClonedVoice
 from echo.voices.store import VoiceInfo
 
 MAX_SAMPLE_BYTES = 10 * 1024 * 1024
 
+_VOICE_ID = Path(
+    description="`workspace__name`, percent-encoded.",
+    examples=["default__Anna"],
+    json_schema_extra={"maxLength": 2 * MAX_NAME_CHARS + len(SEPARATOR)},  # a longer one: 404
+)
+
 
 class VoiceMetadata(BaseModel):
-    source: str = Field(description="The folder of voices it comes from.")
-    type: str = Field(description="file, or folder for one whose clips are joined.")
+    source: str = Field(
+        description="The folder of voices it comes from.", examples=["audio_prompts"]
+    )
+    type: Literal["file", "folder"] = Field(
+        description="file, or folder for one whose clips are joined.", examples=["file"]
+    )
 
 
 class Voice(BaseModel):
     object: str = "voice"
-    id: str = Field(description="What `voice` in a speech request names.")
-    name: str
+    id: str = Field(description="What `voice` in a speech request names.", examples=["anna"])
+    name: str = Field(examples=["anna"])
     metadata: VoiceMetadata
 
 
@@ -37,8 +49,8 @@ class VoiceList(BaseModel):
 
 
 class NamedVoice(BaseModel):
-    id: str
-    name: str
+    id: str = Field(examples=["anna"])
+    name: str = Field(examples=["anna"])
 
 
 class NamedVoices(BaseModel):
@@ -47,14 +59,16 @@ class NamedVoices(BaseModel):
 
 class NewVoice(BaseModel):
     object: str = "audio.voice"
-    id: str = Field(description="What `voice` in a speech request names.")
-    name: str
-    created_at: int = Field(description="Seconds since 1970.")
+    id: str = Field(
+        description="What `voice` in a speech request names.", examples=["default__Anna"]
+    )
+    name: str = Field(examples=["Anna"])
+    created_at: int = Field(description="Seconds since 1970.", examples=[1_790_000_000])
 
 
 class DeletedVoice(BaseModel):
     object: str = "audio.voice.deleted"
-    id: str
+    id: str = Field(examples=["default__Anna"])
     deleted: bool = True
 
 
@@ -62,11 +76,14 @@ def voices_router(engine: Engine) -> APIRouter:
     """``/v1/voices`` and ``/v1/audio/voices`` over the voices of ``engine``."""
     router = APIRouter(prefix="/v1", tags=["voices"])
 
-    @router.get("/voices", summary="List the voices")
+    @router.get("/voices", summary="List the voices", responses=openai_errors(*READING))
     def list_voices() -> VoiceList:
+        """Files and folders of the voice folders, and made voices."""
         return VoiceList(data=[_voice(info) for info in engine.voices.list()])
 
-    @router.get("/audio/voices", summary="List the voices, in short")
+    @router.get(
+        "/audio/voices", summary="List the voices, in short", responses=openai_errors(*READING)
+    )
     def list_names() -> NamedVoices:
         """The shape that Open WebUI reads."""
         found = [NamedVoice(id=info.id, name=info.name) for info in engine.voices.list()]
@@ -76,7 +93,7 @@ def voices_router(engine: Engine) -> APIRouter:
         "/audio/voices",
         summary="Make a voice of a recording",
         openapi_extra=_UPLOAD,
-        responses=_ERRORS,
+        responses=openai_errors(*WITH_BODY, 409),
     )
     async def create_voice(request: Request) -> NewVoice:
         """Only where `inworld.clone_enabled` is on, and with the speaker's consent."""
@@ -86,8 +103,12 @@ def voices_router(engine: Engine) -> APIRouter:
         voice = await run_in_threadpool(_create, engine, form, limit)
         return NewVoice(id=voice.id, name=voice.name, created_at=int(time.time()))
 
-    @router.delete("/audio/voices/{voice_id}", summary="Delete a made voice", responses=_ERRORS)
-    def delete_voice(voice_id: str) -> DeletedVoice:
+    @router.delete(
+        "/audio/voices/{voice_id}",
+        summary="Delete a made voice",
+        responses=openai_errors(*CHANGING, 404),
+    )
+    def delete_voice(voice_id: str = _VOICE_ID) -> DeletedVoice:
         """Only voices that were made by upload; by id, or by name in the default workspace."""
         _check_enabled(engine)
         workspace = engine.config.inworld.default_workspace
@@ -150,7 +171,8 @@ _UPLOAD: dict[str, Any] = {
                     "properties": {
                         "name": {
                             "type": "string",
-                            "maxLength": 100,
+                            "minLength": 1,
+                            "maxLength": MAX_NAME_CHARS,
                             "description": "Letters, digits, `_`, `-` and spaces.",
                             "examples": ["Anna"],
                         },
@@ -164,15 +186,4 @@ _UPLOAD: dict[str, Any] = {
             }
         },
     }
-}
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
-    for status, text in {
-        400: "An impossible name, or what is no audio.",
-        403: "Turned off.",
-        404: "No such voice.",
-        409: "There is a voice of that name already.",
-        413: "Too large.",
-        415: "No form.",
-    }.items()
 }

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import soundfile
 
 from echo.api.audio import open_reply_encoder
 from echo.api.speech import parse_speech
@@ -91,7 +92,8 @@ def test_not_streamed_uses_the_non_streaming_shape(running):
         ({"stream": None, "extra_body": None}, "mp3", 44_100, False),
         ({"response_format": "pcm"}, "pcm", 24_000, False),
         ({"response_format": "pcm", "sample_rate": 48_000}, "pcm", 48_000, False),
-        ({"response_format": "wav"}, "wav", 44_100, True),
+        ({"response_format": "wav"}, "wav", 44_100, False),
+        ({"response_format": "wav", "extra_body": {"stream": False}}, "wav", 44_100, True),
         ({"response_format": "opus"}, "opus", 48_000, False),
         ({"response_format": "m4a"}, "m4a", 44_100, True),
     ],
@@ -111,7 +113,7 @@ def test_pcm_for_openai_clients_is_resampled_without_clicks(running):
     assert reply.headers["content-type"] == "audio/pcm;rate=24000;channels=1"
 
 
-def test_mantellas_body_gets_a_wav_with_exact_sizes(running):
+def test_mantellas_body_gets_a_wav_that_its_reader_opens(running):
     body = {
         "model": "default",
         "input": TEXT,
@@ -120,6 +122,13 @@ def test_mantellas_body_gets_a_wav_with_exact_sizes(running):
         "speed": 1.0,
     }
     reply = running.speak(**body)
+    samples, rate = soundfile.read(io.BytesIO(reply.content))
+    assert (len(samples), rate) == (8 * 2048, 44_100)
+    assert reply.headers["content-type"] == "audio/wav"
+
+
+def test_a_wav_that_is_not_streamed_has_exact_sizes(running):
+    reply = running.speak(input=TEXT, response_format="wav", stream=False)
     data = reply.content[44:]
     assert reply.content[:44] == struct.pack(
         "<4sI4s4sIHHIIHH4sI",
@@ -129,7 +138,6 @@ def test_mantellas_body_gets_a_wav_with_exact_sizes(running):
     assert int(reply.headers["content-length"]) == len(reply.content)
     with wave.open(io.BytesIO(reply.content)) as file:
         assert file.getnframes() == len(data) // 2 == 8 * 2048
-    assert reply.headers["content-type"] == "audio/wav"
 
 
 def test_a_streamed_wav_says_that_its_sizes_are_unknown(running):

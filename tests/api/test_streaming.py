@@ -91,7 +91,7 @@ def test_a_slow_reader_pauses_its_generation(run):
     small = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)]
     with (
         run("engine.buffer_seconds=1") as running,
-        httpx.Client(transport=httpx.HTTPTransport(socket_options=small)) as client,
+        httpx.Client(transport=httpx.HTTPTransport(socket_options=small), timeout=30) as client,
         client.stream("POST", f"{running.server.url}/v1/audio/speech", json=body) as reply,
     ):
         stream = running.engine.streams[-1]
@@ -175,3 +175,16 @@ def test_debug_mode_keeps_the_last_generation(run, tmp_path, monkeypatch):
         running.speak(input=TEXT, response_format="mp3", seed=1)
         wanted = running.engine.synthesize(SpeechRequest(TEXT, voice="anna", seed=1))
     assert Path("api_generation.wav").read_bytes() == encode_file(wanted, 44_100, "wav")
+
+
+@pytest.mark.parametrize("fmt", ["wav", "mp3", "opus", "aac", "flac"])
+def test_who_leaves_amid_a_coded_stream_stops_the_sampler(running, fmt):
+    with running.stream(input=TEXT, stream=True, response_format=fmt, **LONG) as reply:
+        next(reply.iter_raw())
+    stopped_within_one_step(running)
+
+
+def test_who_leaves_amid_events_stops_the_sampler(running):
+    with running.stream(input=TEXT, stream=True, stream_format="sse", **LONG) as reply:
+        next(reply.iter_raw())
+    stopped_within_one_step(running)

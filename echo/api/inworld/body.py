@@ -45,7 +45,7 @@ _Int = Annotated[int | None, BeforeValidator(_whole)]
 
 class AudioConfigBody(Body):
     audioEncoding: str | None = Field(  # noqa: N815 - the protocol's names
-        None, description="Default MP3.", json_schema_extra={"enum": list(ENCODINGS)}
+        None, description="Default MP3.", json_schema_extra={"enum": [*ENCODINGS, None]}
     )
     sampleRateHertz: _Int = Field(  # noqa: N815
         None,
@@ -65,15 +65,21 @@ class SpeechSettings(Body):
     """What a request and a WebSocket's context have in common."""
 
     voiceId: str = Field(min_length=1, description="A voice's id.")  # noqa: N815
-    modelId: str | None = Field(None, description="Accepted and told back.")  # noqa: N815
+    modelId: str | None = Field(  # noqa: N815
+        None,
+        max_length=200,
+        description="Accepted and told back.",  # with every part
+    )
     audioConfig: AudioConfigBody | None = Field(None, description="Default MP3.")  # noqa: N815
     timestampType: str | None = Field(  # noqa: N815
         None,
+        examples=list(TIMESTAMP_TYPES),
         description="WORD or CHARACTER: approximate times, spread over the speech that a voice "
         "activity detector finds.",
     )
     timestampTransportStrategy: str | None = Field(  # noqa: N815
         None,
+        examples=["SYNC", "ASYNC"],
         description="SYNC: each part of a stream tells of its own words, by their estimated "
         "length. ASYNC: a line after the audio of a chunk tells of all its words.",
     )

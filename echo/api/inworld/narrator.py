@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,13 +19,11 @@ from echo.api.inworld.timestamps import (
     word_info,
     words_of,
 )
-from echo.api.reply import arriving, open_stream
+from echo.api.reply import arriving, speaking
 from echo.audio.resample import Samples
 from echo.engine import Engine, SpeechRequest, SpeechStream
 from echo.engine.stats import BlockStats
 from echo.text.markup import Pause, parse_markup
-
-log = logging.getLogger(__name__)
 
 # Clients limit what they read at once: aiohttp lines to 128 KiB, websockets frames to 1 MiB.
 PART_SECONDS = 0.5
@@ -53,10 +50,12 @@ class Narrator:
         self._engine = engine
         self._finder = finder
         self._delivery = delivery
+        self._whole = whole
         self._rate = engine.sample_rate
         encoder = FileEncoder if whole else PartEncoder
         self._encoder: FileEncoder | PartEncoder = encoder(delivery.audio, self._rate)
         self._samples = 0  # given to the encoder so far
+        self._origin = 0  # of the word times, in samples
         self._told = False  # words of this reply
 
     async def say(self, text: str) -> AsyncGenerator[Part, None]:
@@ -73,15 +72,18 @@ class Narrator:
                         yield Part(part)
                 continue
             request = SpeechRequest(piece, voice=self._delivery.voice)
-            with await open_stream(self._engine, request) as stream:
-                for warning in stream.info.text.warnings:
-                    log.warning("%s", warning)
+            async with speaking(self._engine, request, live=not self._whole) as stream:
                 async for each in self._speech(stream, piece):
                     yield each
 
     async def drain(self) -> Part:
-        """What the encoder held back, as far as the encoding allows."""
-        return Part(await run_in_threadpool(self._encoder.drain))
+        """What the encoder held back, as far as the encoding allows.
+
+        Ends a generation: word times count from here on, as clients add what was before.
+        """
+        part = Part(await run_in_threadpool(self._encoder.drain))
+        self._origin = self._samples
+        return part
 
     async def finish(self) -> Part:
         """The rest; says nothing afterwards."""
@@ -117,8 +119,10 @@ class Narrator:
     def _info(self, words: list[TimedWord]) -> dict[str, Any] | None:
         if not words:
             return None
-        speed = self._delivery.audio.speed
-        words = [replace(w, start=w.start / speed, end=w.end / speed) for w in words]
+        zero, speed = self._origin / self._rate, self._delivery.audio.speed
+        words = [
+            replace(w, start=(w.start - zero) / speed, end=(w.end - zero) / speed) for w in words
+        ]
         first, self._told = not self._told, True
         if self._delivery.timestamps == "CHARACTER":
             return character_info(words, first=first)

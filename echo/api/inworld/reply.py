@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -21,8 +20,6 @@ from echo.engine import Engine
 from echo.errors import EchoError, InvalidRequestError
 from echo.text.markup import parse_markup
 
-log = logging.getLogger(__name__)
-
 
 class InworldReply(StreamingResponse):
     """Speaks ``text`` to the client: ``whole``, or a line for each part as it is made.
@@ -37,14 +34,11 @@ class InworldReply(StreamingResponse):
         narrator = Narrator(engine, finder, delivery, whole=whole)
         self._usage = usage(text, delivery)
         self._whole = whole
-        self._generated = False
         self._parts = narrated(narrator, text)
         super().__init__((), media_type="application/json")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await while_connected(receive, self.stream_response(send))
-        if not self._generated:
-            log.info("the client left; its generation was stopped")
 
     async def stream_response(self, send: Send) -> None:
         """First part, then header: until then a failure can still be told properly."""
@@ -61,13 +55,11 @@ class InworldReply(StreamingResponse):
             except EchoError as error:
                 await self._send_line(send, error=flat_body(problem_of(error)))
                 raise
-        self._generated = True
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_whole(self, parts: list[Part], send: Send) -> None:
         """One file, and the word times of all chunks."""
         told = self._told(Part(b"".join(part.audio for part in parts), _merged(parts)))
-        self._generated = True
         body = json.dumps(told).encode()
         self.headers["Content-Length"] = str(len(body))
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -93,16 +85,19 @@ def usage(text: str, delivery: Delivery) -> dict[str, Any]:
 
 
 async def narrated(narrator: Narrator, text: str) -> AsyncGenerator[Part, None]:
-    """All parts of ``text``; at least one.
+    """All parts of ``text``; at least one, and none without audio or times beside others.
 
     Raises InvalidRequestError if there is neither speech nor a pause in it.
     """
     if not parse_markup(text):
         raise InvalidRequestError("the text has no letter or digit to speak", param="text")
+    told = False
     async with aclosing(narrator.say(text)) as parts:
         async for part in parts:
+            told = True
             yield part
-    yield await narrator.finish()
+    if (last := await narrator.finish()) or not told:
+        yield last
 
 
 def _merged(parts: list[Part]) -> dict[str, Any] | None:

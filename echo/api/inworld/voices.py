@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,13 +71,22 @@ def listed(engine: Engine, wanted: str | None) -> list[dict[str, Any]]:
     return entries
 
 
-def objects(engine: Engine, workspace: str | None, wanted: str | None) -> list[dict[str, Any]]:
-    """Voice objects; of a ``workspace``: its own clones and the built-in ones."""
+def objects(
+    engine: Engine, workspace: str | None, wanted: str | None, languages: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Voice objects; of a ``workspace``: its own clones and the built-in ones.
+
+    ``languages``: codes such as EN_US or en, of which a voice must speak one; none: any.
+    """
+    known = [
+        (info, clone, clone.details if clone else VoiceDetails()) for info, clone in _known(engine)
+    ]
     return [
         voice_object(engine, info, clone, workspace)
-        for info, clone in _known(engine)
+        for info, clone, details in known
         if (clone is None or workspace in (None, clone.workspace))
-        and _speaks(clone.details if clone else VoiceDetails(), wanted)
+        and _speaks(details, wanted)
+        and (not languages or _language(details) in map(_language_of, languages))
     ]
 
 
@@ -226,9 +235,14 @@ def _display_name(name: str, clone: ClonedVoice | None) -> str:
 
 
 def _language(details: VoiceDetails) -> str:
-    return re.split(r"[_-]", details.lang_code or LANGUAGE)[0].lower()
+    return _language_of(details.lang_code or LANGUAGE)
+
+
+def _language_of(code: str) -> str:
+    """``en`` of ``EN_US``."""
+    return re.split(r"[_-]", code.strip())[0].lower()
 
 
 def _speaks(details: VoiceDetails, wanted: str | None) -> bool:
     match = _FILTER.fullmatch(wanted or "")
-    return match is None or re.split(r"[_-]", match[2])[0].lower() == _language(details)
+    return match is None or _language_of(match[2]) == _language(details)

@@ -317,22 +317,38 @@ def test_one_encoder_serves_a_context(client, encoding):
         assert data.count(magic) == 1
 
 
-def test_words_are_timed_along_the_whole_context(client):
-    client.send(create={**PCM, "timestampType": "WORD"})
-    for _ in range(2):
-        client.send(send_text={"text": "Hello there.", "flush_context": {}})
-    client.send(close_context={})
-    client.until("contextClosed")
-    infos = [
-        r["audioChunk"]["timestampInfo"]
-        for r in client.seen
+@pytest.mark.parametrize("strategy", ["SYNC", "ASYNC"])
+def test_words_are_timed_from_the_last_flush(client, strategy):
+    """Clients keep the time of what was flushed before and add it."""
+    client.send(create={**PCM, "timestampType": "WORD", "timestampTransportStrategy": strategy})
+    for flush in (False, False, True):
+        client.send(send_text={"text": "Hello there. ", **({"flush_context": {}} if flush else {})})
+    client.until("flushCompleted")
+    first = timed(client.seen)
+    client.send(send_text={"text": "Hello there.", "flush_context": {}})
+    client.until("flushCompleted")
+    second = timed(client.seen)[len(first) :]
+    one = BYTES / 2 / 44_100
+    for words, said in ((first, 3), (second, 1)):
+        assert [word for word, _ in words] == ["Hello", "there."] * said
+        ends = [end for _, end in words]
+        assert ends == sorted(ends)
+    assert (len(client.audio()) / 2 / 44_100 - one) == pytest.approx(first[-1][1], abs=0.02)
+    assert 0 < second[-1][1] <= one + 0.02
+
+
+def timed(results: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """Words and their ends."""
+    alignments = [
+        r["audioChunk"]["timestampInfo"]["wordAlignment"]
+        for r in results
         if "timestampInfo" in r.get("audioChunk", {})
     ]
-    words = [word for info in infos for word in info["wordAlignment"]["words"]]
-    ends = [end for info in infos for end in info["wordAlignment"]["wordEndTimeSeconds"]]
-    assert words == ["Hello", "there."] * 2
-    assert ends == sorted(ends)
-    assert ends[-1] == pytest.approx(2 * BYTES / 2 / 44_100, abs=0.02)
+    return [
+        pair
+        for each in alignments
+        for pair in zip(each["words"], each["wordEndTimeSeconds"], strict=True)
+    ]
 
 
 def test_a_failing_generation_is_told_and_ends_its_context_only(run):

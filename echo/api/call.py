@@ -1,0 +1,68 @@
+"""The call that runs: an HTTP request or a WebSocket, known by context, as in tracing.
+
+Whoever speaks for it, however deep, and every line that it logs can tell whose it is without
+anything being handed through the routes.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the log is set up before torch is imported
+    from echo.engine.stats import RequestStats
+
+PROTOCOLS = ("openai", "inworld", "inworld_socket")  # of what speaks
+OUTCOMES = ("ok", "cancelled", "busy", "invalid", "failed")
+
+
+@dataclass(frozen=True)
+class Speech:
+    """One text that was spoken, or not.
+
+    Attributes:
+        protocol: one of :data:`PROTOCOLS`, or ``other`` for none of them.
+        outcome: one of :data:`OUTCOMES`.
+        live: sent as it was made, so that somebody listened meanwhile.
+        stats: None where it did not come to a stream.
+    """
+
+    protocol: str
+    outcome: str
+    live: bool
+    stats: RequestStats | None
+
+
+class Observer(Protocol):
+    """Who is told of what ended."""
+
+    def http_ended(self, method: str, route: str, status: str) -> None:
+        """``status``: 1xx (a WebSocket) to 5xx; none if the client left before the answer."""
+
+    def speech_ended(self, speech: Speech) -> None:
+        """Called once for each text, when it has been spoken or given up."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """An HTTP request or a WebSocket while it is served."""
+
+    request_id: str
+    protocol: str
+    observer: Observer | None
+
+
+CALL: ContextVar[Call | None] = ContextVar("echo_call", default=None)
+
+
+def current_call() -> Call | None:
+    """The call that the running code serves; None outside of any."""
+    return CALL.get()
+
+
+def speech_ended(outcome: str, stats: RequestStats | None, *, live: bool) -> None:
+    """Tell the observer of the current call, if there are such, how a text came out."""
+    call = current_call()
+    if call is not None and call.observer is not None:
+        call.observer.speech_ended(Speech(call.protocol, outcome, live, stats))
