@@ -124,7 +124,7 @@ def plain_config(config: EchoConfig) -> dict[str, Any]:
 
 
 def _frame(records: Sequence[Record]) -> Any:
-    import pandas as pd  # type: ignore[import-untyped]
+    import pandas as pd
 
     flat = []
     for record in records:

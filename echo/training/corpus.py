@@ -85,8 +85,9 @@ def build_corpus(cfg: CorpusConfig, work_dir: Path) -> Path:
 
     Continues where it was interrupted: shards that exist are kept. Each shard holds ``audio``
     [T] int16 at 44.1 kHz, utterances back to back; ``offsets`` [n+1] int64; ``texts`` [n];
-    ``voice`` [n] int32, of the catalogue, then of its passers-by; ``phone_offsets`` [n+1] int64; ``phone_start``, ``phone_end`` float32,
-    seconds from the start of the utterance; ``phone_byte`` int32, an index into the text.
+    ``voice`` [n] int32, of the catalogue, then of its passers-by; ``phone_offsets`` [n+1] int64;
+    ``phone_start``, ``phone_end`` float32, seconds from the start of the utterance;
+    ``phone_byte`` int32, an index into the text.
     Raises :class:`ConfigError` if the folder holds a corpus of other settings.
     """
     folder = work_dir / "corpus"

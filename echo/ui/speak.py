@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import threading
-from collections.abc import Generator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from echo.engine import Engine, Progress, SpeechRequest, SpeechStream
 from echo.engine.stats import RequestStats
 from echo.engine.stream import StreamInfo
 from echo.errors import CancelledError, EchoError, LimitExceededError
+from echo.ui.session import Run
 
 TICK_S = 0.15  # how often the status follows the generation while no audio comes
 
@@ -26,7 +29,8 @@ class Form:
     """What the visitor filled in.
 
     ``voice``: None for the default one. ``clip``: a file of theirs, used instead of ``voice``.
-    ``preset``: None for the configured one. ``seed``: None or -1 for a random one.
+    ``preset``: None for the configured one. ``seed``: None or -1 for a random one. ``settings``:
+    what differs from the configuration, by the names of a request's overrides.
     """
 
     text: str
@@ -34,6 +38,13 @@ class Form:
     clip: Path | None = None
     preset: str | None = None
     seed: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def given(self, engine: Engine) -> dict[str, Any]:
+        """The request's overrides: the settings and, if it is another, the preset."""
+        # The configured preset may have been changed key by key; naming it would undo that.
+        other = self.preset and self.preset != engine.config.preset.name
+        return {**({"preset": self.preset} if other else {}), **self.settings}
 
 
 @dataclass(frozen=True)
@@ -54,51 +65,16 @@ class Result:
 class Update:
     """News for the page: a line of ``status``, and perhaps the next ``audio`` [T] float32.
 
-    The last one has either the ``result`` or, as a sentence, the ``error``.
+    ``share``: of the work that is done, 0 ... 1; ``left_s``: how long the rest may take; None: not
+    known yet. The last one has either the ``result`` or, as a sentence, the ``error``.
     """
 
     status: str
+    share: float | None = None
+    left_s: float | None = None
     audio: Audio | None = None
     result: Result | None = None
     error: str | None = None
-
-
-class Run:
-    """A generation that another thread may stop at any moment, also before it has begun."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._stream: SpeechStream | None = None
-
-    def attach(self, stream: SpeechStream) -> None:
-        """From now on there is something to stop."""
-        self._stream = stream  # before the look at the flag: stop() does it the other way round
-        if self.stopped:
-            stream.close()
-
-    def stop(self) -> None:
-        """Stop at the next sampling step. Safe to repeat."""
-        self.stopped = True
-        if self._stream is not None:
-            self._stream.close()
-
-
-class Session:
-    """What one visitor has running: one generation at most."""
-
-    def __init__(self) -> None:
-        self._run: Run | None = None
-
-    def start(self) -> Run:
-        """A new run; one that is still going is stopped."""
-        self.stop()
-        self._run = Run()
-        return self._run
-
-    def stop(self) -> None:
-        """Stop what is running, if anything is."""
-        if self._run is not None:
-            self._run.stop()
 
 
 def speak(engine: Engine, form: Form, run: Run) -> Generator[Update, None, None]:
@@ -119,14 +95,7 @@ def _request(engine: Engine, form: Form) -> SpeechRequest:
     voice = form.voice or None
     if form.clip is not None:
         voice = _data_url(form.clip, engine.config.voices.max_inline_bytes)
-    # The configured preset may have been changed key by key; naming it would undo that.
-    other = form.preset is not None and form.preset != engine.config.preset.name
-    return SpeechRequest(
-        form.text,
-        voice=voice,
-        seed=form.seed,
-        overrides={"preset": form.preset} if other else {},
-    )
+    return SpeechRequest(form.text, voice=voice, seed=form.seed, overrides=form.given(engine))
 
 
 def _data_url(clip: Path, max_bytes: int) -> str:
@@ -157,41 +126,71 @@ class _Heard:
 def _follow(stream: SpeechStream, run: Run) -> Generator[Update, None, None]:
     news = threading.Event()
     stream.set_listener(news.set)
-    heard, status = _Heard(stream.sample_rate), ""
+    blocks = stream.info.settings.blocks
+    pace = Pace([block.size * block.num_steps for block in blocks])
+    heard, shown = _Heard(stream.sample_rate), None
     while True:
         news.wait(TICK_S)
         news.clear()
         try:
             while (chunk := stream.poll()) is not None:
                 heard.chunks.append(chunk)
-                status = _status(stream, heard)
-                yield Update(status, audio=chunk)
+                shown = _status(stream, heard, pace)
+                yield replace(shown, audio=chunk)
         except EOFError:
             break
         except CancelledError:
             if not run.stopped:
                 raise
             break
-        if status != (now := _status(stream, heard)):
-            status = now
-            yield Update(status)
+        if shown != (now := _status(stream, heard, pace)):
+            shown = now
+            yield now
     verb = "Stopped after" if run.stopped else "Done:"
     parts = (f"{verb} {heard.seconds:.1f} s of audio", *stream.info.text.warnings)
     yield Update(
         " · ".join(parts),
+        share=None if run.stopped else 1.0,
         result=Result(heard.joined(), stream.sample_rate, run.stopped, stream.info, stream.stats),
     )
 
 
-def _status(stream: SpeechStream, heard: _Heard) -> str:
+def _status(stream: SpeechStream, heard: _Heard, pace: Pace) -> Update:
     if stream.stats.queue_s is None:
-        return "Waiting for its turn …"
+        return Update("Waiting for its turn …")
     if stream.progress is None:
-        return "Encoding the voice …"
-    return f"{_place(stream.progress)} · {heard.seconds:.1f} s of audio"
+        return Update("Encoding the voice …")
+    share, left_s = pace.at(stream.progress)
+    status = f"{_place(stream.progress)} · {heard.seconds:.1f} s of audio"
+    return Update(status, share=share, left_s=left_s)
+
+
+class Pace:
+    """How much is done and how long the rest may take.
+
+    ``work``: of each block, in any unit: its latents times its steps, as a step takes about as
+    long as its block. What ends early is a surprise.
+    """
+
+    def __init__(self, work: Sequence[float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._work = work
+        self._clock = clock
+        self._first: tuple[float, float] | None = None  # when it was seen, the share then
+
+    def at(self, p: Progress) -> tuple[float, float | None]:
+        """(share done, 0 ... 1; seconds left, None until there is a pace)."""
+        whole = sum(self._work)
+        block = self._work[p.block] * p.step / p.steps
+        share = (p.chunk * whole + sum(self._work[: p.block]) + block) / (p.chunks * whole)
+        now = self._clock()
+        if self._first is None:
+            self._first = (now, share)
+        begun, before = self._first
+        if share <= before or now - begun < TICK_S:
+            return share, None
+        return share, round((1 - share) * (now - begun) / (share - before), 1)
 
 
 def _place(p: Progress) -> str:
     part = f"part {p.chunk + 1} of {p.chunks} · " if p.chunks > 1 else ""
-    percent = 100 * p.steps_done // p.steps_planned
-    return f"{part}block {p.block + 1} of {p.blocks} · step {p.step} of {p.steps} · {percent} %"
+    return f"{part}block {p.block + 1} of {p.blocks} · step {p.step} of {p.steps}"

@@ -1,6 +1,6 @@
 import pytest
 
-from echo.config import compose
+from echo.config import compose, describe, to_yaml
 from echo.errors import ConfigError
 
 
@@ -22,3 +22,16 @@ def test_an_impossible_address_names_the_key(setting):
     with pytest.raises(ConfigError) as caught:
         compose(["model=tiny", setting])
     assert caught.value.param == setting.partition("=")[0]
+
+
+def test_the_password_is_never_shown():
+    overrides = ["model=tiny", "ui.password=tell-nobody"]
+    assert compose(overrides).ui.password == "tell-nobody"
+    assert "tell-nobody" not in repr(compose(overrides)) + to_yaml(overrides)
+    assert "tell-nobody" not in str(describe(overrides))
+
+
+@pytest.mark.parametrize("setting", ["ui.password=''", "ui.votes_file=''"])
+def test_an_empty_password_is_not_taken_for_none(setting):
+    with pytest.raises(ConfigError, match="must not be empty; null for none"):
+        compose(["model=tiny", setting])

@@ -1,28 +1,27 @@
 import contextlib
-import io
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
 
-import av
 import httpx
 import numpy as np
 import pytest
-import soundfile
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
+import uvicorn
+from fastapi import FastAPI
 
 from echo.engine import SpeechRequest
 from echo.errors import ConfigError
-from echo.spec import HOP
-from echo.ui.launch import launch, open_page
+from echo.ui.form import fill_fields
+from echo.ui.launch import launch, mount, open_page
 from echo.ui.page import build_ui
+from echo.ui.settings import CONTROLS
 
 TEXT = "Good morning. The kettle is on."
 # Minutes of work: what ends within seconds was stopped.
@@ -34,6 +33,7 @@ ENDLESS = (
     "chunking.target_seconds=2",
 )
 REPOSITORY = Path(__file__).parents[2]
+NUM_STEPS = 6 + [control.key for control in CONTROLS].index("num_steps")  # among the inputs
 
 
 def free_port():
@@ -42,32 +42,14 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def serve(make_engine, monkeypatch, tmp_path):
-    """Serve a page; gives its engine and URL. Gradio's files stay in the test's folder."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    pages = []
-
-    def start(*overrides):
-        engine = make_engine(f"ui.port={free_port()}", *overrides)
-        pages.append(build_ui(engine))
-        return engine, open_page(pages[-1], engine.config)
-
-    yield start
-    for page in pages:
-        page.close(verbose=False)
+def filled(engine, **given):
+    """What the browser sends of the form."""
+    values = fill_fields(engine, given)
+    voice = given.get("voice")
+    return [None, values[0], voice, *values[2:]]
 
 
-@pytest.fixture
-def connect(tmp_path):
-    with contextlib.ExitStack() as stack:
-
-        def open_client(url):
-            client = Client(url, verbose=False, download_files=tmp_path / uuid.uuid4().hex)
-            stack.callback(client.close)
-            return client
-
-        yield open_client
+QUEUED = ("speak", "compare")
 
 
 class Visitor:
@@ -81,7 +63,7 @@ class Visitor:
 
     def press(self, button, data):
         body = {"data": data, "fn_index": self._buttons[button], "session_hash": self._session}
-        kind = "queue/join" if button == "speak" else f"run/{button}"
+        kind = "queue/join" if button in QUEUED else f"run/{button}"
         response = self._http.post(f"{self._url}gradio_api/{kind}", json=body)
         return response.raise_for_status().json()
 
@@ -98,6 +80,18 @@ class Visitor:
             if line.startswith("data:"):
                 yield json.loads(line.removeprefix("data:"))
 
+    def speak(self, engine, text, **given):
+        """Press Speak and wait; the status and the page's addresses of the clip's WAV."""
+        self.press("speak", filled(engine, text=text, **given))
+        last = [event for event in self.listen() if event["msg"] == "process_completed"][-1]
+        shown = last["output"]["data"][0]
+        status = re.search(r'id="status">([^<]*)<', shown)[1]
+        return status, re.findall(r"echo-clips/[\w-]+\.wav", shown)
+
+    def audio(self, address):
+        data = self._http.get(f"{self._url}{address}").raise_for_status().content
+        return np.frombuffer(data[44:], "<i2").astype(np.float32) / 32767
+
 
 @contextlib.contextmanager
 def visitor(url):
@@ -113,118 +107,80 @@ def wait_until(condition):
         time.sleep(0.02)
 
 
-def test_the_page_builds_with_the_voices_and_presets_at_hand(make_engine, voice_root):
-    soundfile.write(voice_root / "anna.wav", np.zeros(44_100, np.float32), 44_100)
+def test_the_page_has_the_voices_and_presets_at_hand(make_engine, add_voice):
+    add_voice("anna")
     config = build_ui(make_engine()).get_config_file()
     properties = {
-        component["props"].get("label"): component["props"] for component in config["components"]
+        component["props"].get("elem_id"): component["props"] for component in config["components"]
     }
-    assert properties["Voice"]["choices"] == [("anna", "anna")]
-    assert ("low_mid", "low_mid") in properties["Preset"]["choices"]
-    assert properties["Preset"]["value"] == "default"
-    assert properties["Live"]["streaming"]
+    assert properties["voice"]["choices"] == [("anna", "anna")]
+    assert ("low_mid", "low_mid") in properties["preset"]["choices"]
+    assert properties["preset"]["value"] == "default"
+    assert "new" not in properties  # the form for a new voice: cloning is off
     assert config["analytics_enabled"] is False
     assert "fonts.googleapis" not in json.dumps(config, default=str)
 
 
-def test_speaking_gives_live_audio_the_clip_and_the_figures(serve, connect):
+def test_the_clip_on_the_page_is_what_the_engine_says(serve):
     engine, url = serve()
-    outputs = list(connect(url).submit(TEXT, seed=5, api_name="/speak"))
-    assert sum(isinstance(output[1], str) for output in outputs) >= 3  # of the live player
-    status, _, clip, seed, figures, normalized, chunks = outputs[-1]
-    assert status.startswith("Done: ")
-    assert (seed, normalized, chunks) == ("5", f"[S1] {TEXT}", f"[S1] {TEXT}")
-    assert "TTFB" in figures
-    assert "RTF" in figures
-    assert Path(clip).name == "echo-5.wav"
-    audio, rate = soundfile.read(clip, dtype="float32")
-    assert rate == 44_100
-    expected = engine.synthesize(SpeechRequest(TEXT, seed=5))
-    np.testing.assert_allclose(audio, np.clip(expected, -1, 1), atol=1e-4)
-
-
-def test_the_live_audio_is_what_a_browser_can_play(serve):
-    engine, url = serve()
-    with contextlib.closing(Client(url, verbose=False, download_files=False)) as client:
-        outputs = list(client.submit(TEXT, api_name="/speak"))
-        address = next(output[1]["url"] for output in outputs if output[1].get("url"))
-        playlist = httpx.get(address).raise_for_status().text
-        names = [line for line in playlist.splitlines() if line.endswith(".aac")]
-        data = b"".join(
-            httpx.get(address.replace("playlist.m3u8", name)).raise_for_status().content
-            for name in names
-        )
-    assert "#EXT-X-ENDLIST" in playlist
-    with av.open(io.BytesIO(data)) as container:
-        samples = sum(frame.samples for frame in container.decode(audio=0))
-    assert 0 <= samples - sum(engine.config.preset.block_sizes) * HOP < 3 * 1024
-
-
-def test_a_voice_that_came_later_can_be_picked_after_a_refresh(serve, voice_root, connect):
-    _, url = serve()
-    silence = np.zeros(44_100, np.float32)
-    soundfile.write(voice_root / "late.wav", silence, 44_100)
     with visitor(url) as visit:
-        assert visit.press("list_voices", [])["data"][0]["choices"] == [["late", "late"]]
-    assert connect(url).predict(TEXT, voice="late", api_name="/speak")[0].startswith("Done: ")
+        status, addresses = visit.speak(engine, TEXT, seed=5)
+        assert status.startswith("Done: ")
+        expected = engine.synthesize(SpeechRequest(TEXT, seed=5))
+        np.testing.assert_allclose(visit.audio(addresses[0]), np.clip(expected, -1, 1), atol=1e-4)
 
 
-def test_nothing_is_left_of_a_visitor_when_the_page_closes(make_engine, connect, tmp_path):
-    engine = make_engine(f"ui.port={free_port()}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-        page = build_ui(engine)
-        client = connect(open_page(page, engine.config))
-        soundfile.write(tmp_path / "mine.wav", np.full(44_100, 0.1, np.float32), 44_100)
-        client.predict(TEXT, clip=handle_file(tmp_path / "mine.wav"), api_name="/speak")
-        names = {path.name for path in (tmp_path / "gradio").rglob("*.wav")}
-        assert len(names) == 2
-        page.close(verbose=False)
-    assert not list((tmp_path / "gradio").rglob("*.wav"))
-
-
-def test_an_uploaded_clip_is_the_voice(serve, connect, tmp_path):
+def test_two_people_at_once_hear_what_each_would_alone(serve):
     engine, url = serve()
-    noise = np.random.default_rng(1).uniform(-0.5, 0.5, 44_100)
-    soundfile.write(tmp_path / "mine.wav", noise, 44_100)
-    client = connect(url)
-    clip = handle_file(tmp_path / "mine.wav")
-    assert client.predict(TEXT, clip=clip, seed=1, api_name="/speak")[0].startswith("Done: ")
-    assert engine.stats()["voice_cache"]["misses"] == 1
-    client.predict(TEXT, clip=clip, seed=2, api_name="/speak")
-    assert engine.stats()["voice_cache"]["hits"] == 1
+    with visitor(url) as first, visitor(url) as second:
+        visits = {1: first, 2: second}
+        for seed, visit in visits.items():
+            visit.press("speak", filled(engine, text=TEXT, seed=seed))
+        for seed, visit in visits.items():
+            last = [event for event in visit.listen() if event["msg"] == "process_completed"][-1]
+            stage, history = last["output"]["data"]
+            assert history.count('class="card"') == 1
+            address = re.search(r"echo-clips/[\w-]+\.wav", stage)[0]
+            expected = engine.synthesize(SpeechRequest(TEXT, seed=seed))
+            np.testing.assert_allclose(visit.audio(address), np.clip(expected, -1, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"text": ""}, "the text is empty"),
-        ({"text": "Hi.", "voice": "nobody"}, "no voice 'nobody'"),
+        ({"text": "Hi.", "voice": "nobody"}, "no voice &#x27;nobody&#x27;"),
+        ({"text": "Hi.", "num_steps": "x"}, "num_steps is &#x27;x&#x27;; write a number"),
+        ({"text": "Hi.", "cfg_min_t": 7.0}, "cfg_min_t is 7.0; the highest allowed value is 1"),
     ],
 )
-def test_an_error_is_a_sentence(serve, connect, given, sentence, capfd):
-    _, url = serve()
-    job = connect(url).submit(**given, api_name="/speak")
-    with pytest.raises(AppError, match=sentence):
-        job.result()
-    assert job.outputs()[-1][0].startswith(f"Error: {sentence}")
+def test_a_mistake_is_a_sentence(serve, given, sentence, capfd):
+    engine, url = serve()
+    steps = given.pop("num_steps", None)
+    data = filled(engine, **given)
+    if steps is not None:
+        data = [steps if each is None and i == NUM_STEPS else each for i, each in enumerate(data)]
+    with visitor(url) as visit:
+        visit.press("speak", data)
+        last = [event for event in visit.listen() if event["msg"] == "process_completed"][-1]
+    assert sentence in last["output"]["data"][0]
+    assert 'data-state="error"' in last["output"]["data"][0]
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_two_people_at_once_hear_what_each_would_alone(serve, connect):
+def test_what_a_text_holds_is_never_markup(serve):
     engine, url = serve()
-    jobs = [connect(url).submit(TEXT, seed=seed, api_name="/speak") for seed in (1, 2)]
-    for seed, job in zip((1, 2), jobs, strict=True):
-        *_, last = job
-        audio, _ = soundfile.read(last[2], dtype="float32")
-        expected = engine.synthesize(SpeechRequest(TEXT, seed=seed))
-        np.testing.assert_allclose(audio, np.clip(expected, -1, 1), atol=1e-4)
+    with visitor(url) as visit:
+        visit.press("speak", filled(engine, text="<img src=x onerror=alert(1)> and <b>bold</b>."))
+        last = [event for event in visit.listen() if event["msg"] == "process_completed"][-1]
+    assert "<img" not in "".join(last["output"]["data"])
+    assert "&lt;img" in last["output"]["data"][1]
 
 
 def test_a_visitor_who_leaves_stops_their_generation(serve):
     engine, url = serve(*ENDLESS)
     with visitor(url) as visit:
-        visit.press("speak", [None, LONG_TEXT, None, None, "default", 1])
+        visit.press("speak", filled(engine, text=LONG_TEXT, seed=1))
         events = visit.listen()
         assert next(events)["msg"] == "estimation"
         wait_until(lambda: engine.stats()["active"] == 1)
@@ -235,7 +191,7 @@ def test_stop_stops_ones_own_generation_only(serve):
     engine, url = serve(*ENDLESS)
     with visitor(url) as first, visitor(url) as second:
         for visit in (first, second):
-            visit.press("speak", [None, LONG_TEXT, None, None, "default", 1])
+            visit.press("speak", filled(engine, text=LONG_TEXT, seed=1))
         wait_until(lambda: engine.stats()["active"] == 2)
         first.press("stop", [None])
         wait_until(lambda: engine.stats()["active"] == 1)
@@ -243,6 +199,45 @@ def test_stop_stops_ones_own_generation_only(serve):
         assert messages[0]["success"]
         assert "Stopped after" in str(messages[0]["output"])
         assert engine.stats()["active"] == 1
+
+
+def test_with_a_password_nobody_else_gets_in(serve):
+    _, url = serve("ui.password=open-sesame")
+    with httpx.Client() as http:
+        assert http.get(f"{url}config").status_code == httpx.codes.UNAUTHORIZED
+        for password, status in (("guess", 400), ("open-sesame", 200)):
+            reply = http.post(f"{url}login", data={"username": "me", "password": password})
+            assert reply.status_code == status
+        assert http.get(f"{url}config").status_code == httpx.codes.OK
+
+
+@contextlib.contextmanager
+def running(app):
+    """A server with ``app``; gives its URL."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_beside_the_api_the_page_speaks_with_the_same_engine(make_engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    engine, app = make_engine(), FastAPI()
+    app.get("/health")(lambda: "here")
+    with running(mount(app, engine)) as url:
+        assert httpx.get(f"{url}health").json() == "here"
+        with visitor(f"{url}ui/") as visit:
+            status, addresses = visit.speak(engine, TEXT, seed=5)
+            assert status.startswith("Done: ")
+            assert len(visit.audio(addresses[0])) == len(
+                engine.synthesize(SpeechRequest(TEXT, seed=5))
+            )
 
 
 # Runs a program that dies as soon as it looks up or connects to another machine.
@@ -286,9 +281,8 @@ def program(*arguments, cwd):
             process.kill()
 
 
-def test_the_program_serves_a_page_that_speaks_and_calls_nobody(connect, tmp_path):
-    small = ("model=tiny", "preset.block_sizes=[8,8]", "preset.num_steps=[2,2]")
-    with program(*small, cwd=tmp_path) as (process, port):
+def test_the_program_serves_a_page_that_calls_nobody(tmp_path):
+    with program("model=tiny", cwd=tmp_path) as (process, port):
         lines = []
         while not any("in a browser" in line for line in lines):
             lines.append(process.stdout.readline())
@@ -299,9 +293,6 @@ def test_the_program_serves_a_page_that_speaks_and_calls_nobody(connect, tmp_pat
         assert page.status_code == 200
         assert not re.findall(r"(?:src|href)=[\"']?https?://(?!127\.0\.0\.1)[^\"' >]*", page.text)
         assert "fonts.googleapis" not in page.text + httpx.get(f"{url}theme.css").text
-        *_, last = connect(url).submit("Hello.", seed=3, api_name="/speak")
-        assert last[0].startswith("Done: ")
-        assert soundfile.info(last[2]).samplerate == 44_100
         assert process.poll() is None
 
 
@@ -320,7 +311,7 @@ def test_a_taken_port_is_a_sentence_that_names_the_key(make_engine):
         taken.listen()
         engine = make_engine(f"ui.port={taken.getsockname()[1]}")
         with pytest.raises(ConfigError, match=r"cannot listen on 127\.0\.0\.1, port \d+") as caught:
-            open_page(build_ui(engine), engine.config)
+            open_page(engine)
     assert caught.value.param == "ui.port"
 
 

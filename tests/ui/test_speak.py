@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from echo.engine import SpeechRequest
-from echo.ui.speak import Form, Run, Session, speak
+from echo.engine import Progress, SpeechRequest
+from echo.ui.session import Run, Session
+from echo.ui.shelf import Shelf
+from echo.ui.speak import Form, Pace, speak
 
 TEXT = "Good morning. The kettle is on."
 # Whoever does not take the audio stops the generation until they do, or leave.
@@ -55,14 +57,30 @@ def test_audio_comes_before_the_end_and_the_figures_with_it(make_engine):
     assert 0 < result.stats.ttfb_s < result.stats.total_s
 
 
-def test_the_status_names_block_and_step(make_engine):
+def test_the_status_names_block_and_step_and_how_much_is_done(make_engine):
     engine = make_engine("preset.num_steps=[20,40,40]")
-    lines = [update.status for update in speak(engine, Form(TEXT), Run())]
-    places = [
-        line for line in lines if re.match(r"block \d of 3 · step \d+ of \d+ · \d+ % · ", line)
-    ]
+    updates = list(speak(engine, Form(TEXT), Run()))
+    places = [u for u in updates if re.match(r"block \d of 3 · step \d+ of \d+ · ", u.status)]
     assert len(places) >= 3
-    assert places[-1].startswith("block 3 of 3 · step 40 of 40 · 100 % · ")
+    assert places[-1].status.startswith("block 3 of 3 · step 40 of 40 · ")
+    shares = [update.share for update in places]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_the_time_left_follows_the_pace_so_far():
+    now = [100.0]
+    pace = Pace([10, 30], clock=lambda: now[0])
+
+    def after(seconds, chunk, block, step, steps):
+        now[0] = 100.0 + seconds
+        return pace.at(Progress(chunk, 2, block, 2, step, steps, 0, 0))
+
+    assert after(0, 0, 0, 0, 5) == (0.0, None)
+    assert after(0.01, 0, 0, 1, 5) == (0.025, None)  # too soon to tell
+    assert after(2, 0, 0, 5, 5) == (0.125, 14.0)
+    assert after(4, 0, 1, 5, 10) == (0.3125, 8.8)
+    assert after(20, 1, 1, 10, 10) == (1.0, 0.0)
 
 
 def test_the_status_names_the_part_of_a_long_text(make_engine):
@@ -134,6 +152,16 @@ def test_the_configured_preset_keeps_its_own_block_sizes(make_engine):
     assert [block.size for block in done.result.info.settings.blocks] == [4, 8, 16]
 
 
+def test_settings_go_along_and_beside_the_preset(make_engine):
+    engine = make_engine()
+    form = Form(TEXT, preset="low", settings={"cfg_scale_text": 5.0, "num_steps": [1, 1, 1, 1]})
+    settings = last(speak(engine, form, Run())).result.info.settings
+    assert settings.sampler.cfg_scale_text == 5.0
+    assert [(block.size, block.num_steps) for block in settings.blocks] == [
+        *((32, 1), (64, 1), (272, 1), (272, 1))
+    ]
+
+
 def test_closing_the_generator_stops_the_engine(make_engine):
     engine = make_engine(UNHURRIED)
     updates = speak(engine, Form(TEXT), Run())
@@ -177,7 +205,7 @@ def test_stop_before_the_begin_is_not_lost(make_engine):
 
 def test_a_visitor_who_starts_again_stops_only_their_own_run(make_engine):
     engine = make_engine(UNHURRIED)
-    mine, yours = Session(), Session()
+    mine, yours = Session(Shelf()), Session(Shelf())
     first = speak(engine, Form(TEXT, seed=1), mine.start())
     other = speak(engine, Form(TEXT, seed=2), yours.start())
     until_audio(first), until_audio(other)
