@@ -19,8 +19,7 @@ VOICES: tuple[EspeakVoice, ...] = (
 )
 
 # Never shipped: speakers in between, so that a reference is listened to and not just recognised.
-# Who sounds much like a shipped voice speaks about as fast: so small a model cannot hear the pace
-# of a reference apart from its sound, and took bruno for a slower neighbour.
+# Who sounds much like a shipped voice speaks about as fast.
 PASSERS_BY: tuple[EspeakVoice, ...] = tuple(
     EspeakVoice(f"{base.removeprefix('en-us+')}-{pitch}", base, rate, pitch, pitch_range=30)
     for base, speakers in (
