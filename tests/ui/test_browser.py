@@ -125,7 +125,7 @@ def test_a_visitor_speaks_hears_stops_compares_votes_and_restores(visit, gate, g
     page.locator("#compare-status", has_text="Done: 2 of 2 made").wait_for()
     assert page.locator("#grid .tile h4").all_inner_texts() == ["preset default", "preset equal"]
     page.locator("#blind").click()
-    page.locator("#pair .tile").first.wait_for()
+    page.locator("#pair h4").nth(1).wait_for()
     assert page.locator("#pair h4").all_inner_texts() == ["A", "B"]
     assert not page.locator("#grid").is_visible()
     page.locator("#vote-a").click()

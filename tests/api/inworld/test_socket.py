@@ -28,7 +28,7 @@ class Client:
         named = {} if context is None else {"context_id": context}
         self.socket.send(json.dumps({**frame, **named}))
 
-    def next(self, timeout: float = 20) -> dict[str, Any]:
+    def next(self, timeout: float = 60) -> dict[str, Any]:
         result = json.loads(self.socket.recv(timeout))["result"]
         assert set(result["status"]) == {"code", "message", "details"}
         self.seen.append(result)
