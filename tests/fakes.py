@@ -18,20 +18,20 @@ class AimingDiT(EchoDiT):
 
     aim: Callable[[int, Tensor], Tensor]
     overhead_s = 0.0  # what a pass takes, however many rows it has
-    passes: list[tuple[int, int]]  # (start, rows) of every pass, for each start in it
+    seen: list[tuple[int, int]]  # (start, rows) of every pass, for each start in it
 
     def velocity_packed(self, step: PackedStep) -> Tensor:
         time.sleep(self.overhead_s)
         rows, first = [], 0
-        seen: dict[int, int] = {}
+        starts: dict[int, int] = {}
         for count in step.packing.queries:
             x = step.x[first : first + count]
             angle = torch.atan2(step.rope.sin[first, -1], step.rope.cos[first, -1])
             start = round(float(angle) / self._slowest())
-            seen[start] = seen.get(start, 0) + 1
+            starts[start] = starts.get(start, 0) + 1
             rows.append((x - self.aim(start, x[None])[0]) / 0.999)
             first += count
-        self.passes.extend(seen.items())
+        self.seen.extend(starts.items())
         return torch.cat(rows)
 
     def _slowest(self) -> float:
@@ -45,7 +45,7 @@ def aiming(components: Components, aim: Callable[[int, Tensor], Tensor]) -> Comp
     model.load_state_dict(components.model.state_dict())
     model.requires_grad_(False)
     model.aim = aim
-    model.passes = []
+    model.seen = []
     return Components.from_parts(model, components.codec, components.pca)
 
 

@@ -10,8 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo.models.passes import Passes, PlainPasses
 from echo.modules.adaln import LowRankAdaLN, Modulation, timestep_embedding
-from echo.modules.attention import JointAttention, KeyValue, PackedContext, Packing
+from echo.modules.attention import (
+    JointAttention,
+    KeyValue,
+    Offsets,
+    PackedContext,
+    Packing,
+    attend_with_contexts,
+)
 from echo.modules.encoder import LatentEncoder, TextEncoder
 from echo.modules.mlp import SwiGLU
 from echo.modules.norm import RMSNorm, rms_normalize
@@ -86,6 +94,7 @@ class PackedStep:
     rope: RopeTable  # of the T positions
     contexts: tuple[tuple[PackedContext, ...], ...]  # by layer, by row
     packing: Packing
+    offsets: Offsets | None  # of ``packing``, where one attention call does all rows
 
 
 class DiTBlock(nn.Module):
@@ -100,6 +109,24 @@ class DiTBlock(nn.Module):
         self.mlp = SwiGLU(c.model_size, c.intermediate_size)
         self.attention_adaln = LowRankAdaLN(c.model_size, c.adaln_rank, c.norm_eps)
         self.mlp_adaln = LowRankAdaLN(c.model_size, c.adaln_rank, c.norm_eps)
+        self.eps = c.norm_eps
+
+    def before_attention(
+        self, h: Tensor, modulation: Tensor, rope: RopeTable
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``h`` [T, D] under ``modulation`` [T or 1, 6, D] to q, k, v [T, H, d] and gate [T, D]."""
+        shift, factor = modulation[:, 0], modulation[:, 1]
+        y = (rms_normalize(h, self.eps) * factor + shift).to(h.dtype)
+        return self.attention.heads_of(y, rope)
+
+    def after_attention(
+        self, h: Tensor, attended: Tensor, gate: Tensor, modulation: Tensor
+    ) -> Tensor:
+        """[T, D]: ``h`` with what was ``attended`` [T, H, d], and through the MLP."""
+        _, _, own_gate, shift, factor, mlp_gate = modulation.unbind(1)
+        h = h + own_gate * self.attention.output(attended, gate)
+        y = (rms_normalize(h, self.eps) * factor + shift).to(h.dtype)
+        return h + mlp_gate * self.mlp(y)
 
 
 class EchoDiT(nn.Module):
@@ -138,6 +165,7 @@ class EchoDiT(nn.Module):
         )
         self.out_norm = RMSNorm(c.model_size, c.norm_eps)
         self.out_proj = nn.Linear(c.model_size, c.latent_size)
+        self.passes: Passes = PlainPasses()  # how the fast pass runs; see compile.py
 
     def _latent_encoder(self) -> LatentEncoder:
         c = self.config
@@ -290,17 +318,14 @@ class EchoDiT(nn.Module):
 
         No masks and no keys that are not attended to; all but attention is shared by all rows.
         """
-        h = self.in_proj(step.x.to(self.dtype))
-        for i, block in enumerate(self.blocks):
-            chosen = step.modulation[:, i]
-            chosen = chosen if step.which is None else chosen.index_select(0, step.which)
-            shift, factor, gate, mlp_shift, mlp_factor, mlp_gate = chosen.unbind(1)
-            y = (rms_normalize(h, self.config.norm_eps) * factor + shift).to(h.dtype)
-            y = block.attention.forward_packed(y, step.rope, step.contexts[i], step.packing)
-            h = h + gate * y
-            y = (rms_normalize(h, self.config.norm_eps) * mlp_factor + mlp_shift).to(h.dtype)
-            h = h + mlp_gate * block.mlp(y)
-        return self.out_proj(self.out_norm(h)).float()
+        running = self.passes.begin(self, step)
+        q, k, v = running.enter()
+        last = len(self.blocks) - 1
+        for i in range(last):
+            attended = attend_with_contexts(q, k, v, step.contexts[i], step.packing, step.offsets)
+            q, k, v = running.between(i, attended)
+        attended = attend_with_contexts(q, k, v, step.contexts[last], step.packing, step.offsets)
+        return running.leave(attended)
 
     def _joint_mask(
         self,

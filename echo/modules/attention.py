@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from importlib.util import find_spec
+from itertools import accumulate, groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo.modules.fusing import FusedProjections
+from echo.modules.linear import apply_weight
 from echo.modules.norm import RMSNorm, rms_normalize
 from echo.modules.rope import RopeTable, apply_rope, apply_rope_to_half_the_heads
 
 KeyValue = tuple[Tensor, Tensor]  # keys and values of one layer, each [B, n, H, d]
 # What a row sees beside itself in one layer: keys, values, in pieces [n, H, d] of any number.
 PackedContext = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # PyTorch 2.10 and newer
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,24 @@ class Packing:
         shapes = groupby(zip(self.queries, self.keys, strict=True))
         return [(sum(1 for _ in rows), *shape) for shape, rows in shapes]
 
+    def offsets(self, device: torch.device) -> Offsets:
+        """Where rows begin and end, for one attention call over all of them."""
+        starts = [[0, *accumulate(lengths)] for lengths in (self.queries, self.keys)]
+        both = torch.tensor(starts, dtype=torch.int32)
+        both = both.pin_memory() if device.type == "cuda" else both
+        of_queries, of_keys = both.to(device, non_blocking=True)
+        return Offsets(of_queries, of_keys, max(self.queries), max(self.keys))
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """A :class:`Packing` on the device: [rows + 1] int32 each, and the longest row."""
+
+    queries: Tensor
+    keys: Tensor
+    longest_query: int
+    longest_keys: int
+
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, causal: bool = False
@@ -41,8 +64,15 @@ def attend(
     return out.transpose(1, 2)
 
 
-def attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
-    """Each row's queries, [T, H, d] in all, over its own keys and values, [K, H, d] in all."""
+def attend_packed(
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, offsets: Offsets | None = None
+) -> Tensor:
+    """Each row's queries, [T, H, d] in all, over its own keys and values, [K, H, d] in all.
+
+    With ``offsets`` in one call, which :func:`takes_any_rows` must allow; else one for each shape.
+    """
+    if offsets is not None:
+        return _attend_any_rows(q, k, v, offsets)
     out, first, first_key = [], 0, 0
     for rows, queries, keys in packing.groups():
         last, last_key = first + rows * queries, first_key + rows * keys
@@ -54,6 +84,13 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
         out.append(row.flatten(0, 1))
         first, first_key = last, last_key
     return out[0] if len(out) == 1 else torch.cat(out)
+
+
+def takes_any_rows(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether one attention call can do rows of any lengths: on a GPU in 16 bits."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return HAS_VARLEN and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 class GatedAttention(FusedProjections):
@@ -79,7 +116,7 @@ class GatedAttention(FusedProjections):
 
     def output(self, attended: Tensor, gate: Tensor) -> Tensor:
         """``attended`` [..., n, H, d] through the gate's projection [..., n, D] and the last."""
-        return self.wo(attended.flatten(-2) * torch.sigmoid(gate))
+        return apply_weight(attended.flatten(-2) * torch.sigmoid(gate), self.wo.weight)
 
 
 class EncoderAttention(GatedAttention):
@@ -152,23 +189,43 @@ class JointAttention(GatedAttention):
         values = torch.cat([self.split_heads(v), *(c[1] for c in context)], dim=1)
         return self.output(attend(q, keys, values, mask), gate)
 
-    def forward_packed(
-        self, x: Tensor, rope: RopeTable, contexts: Sequence[PackedContext], packing: Packing
-    ) -> Tensor:
-        """Fast path: rows of any lengths, one after the other in ``x`` [T, D].
+    def heads_of(self, x: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fast path, each latent alone: ``x`` [T, D] to q, k, v [T, H, d] and gate [T, D].
 
-        Row i sees itself and exactly ``contexts[i]``; ``rope`` holds the T positions.
+        ``rope`` holds the T positions.
         """
         qkv, gate = self.project_joined(x).split([3 * x.shape[-1], x.shape[-1]], dim=-1)
         heads = qkv.unflatten(-1, (3, self.heads, -1)).transpose(0, 1)  # [3, T, H, d]
         weights = torch.stack((self.q_norm.weight, self.k_norm.weight))[:, None]
         qk = (rms_normalize(heads[:2], self.q_norm.eps) * weights).to(x.dtype)
         q, k = apply_rope_to_half_the_heads(qk, rope).unbind(0)
-        keys = _join(k.split(packing.queries), [keys for keys, _ in contexts])
-        values = _join(heads[2].split(packing.queries), [values for _, values in contexts])
-        return self.output(attend_packed(q, keys, values, packing), gate)
+        return q, k, heads[2], gate
+
+
+def attend_with_contexts(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    contexts: Sequence[PackedContext],
+    packing: Packing,
+    offsets: Offsets | None = None,
+) -> Tensor:
+    """Rows of any lengths, one after the other in q, k, v [T, H, d]; [T, H, d].
+
+    Row i sees itself and exactly ``contexts[i]``.
+    """
+    keys = _join(k.split(packing.queries), [keys for keys, _ in contexts])
+    values = _join(v.split(packing.queries), [values for _, values in contexts])
+    return attend_packed(q, keys, values, packing, offsets)
 
 
 def _join(own: Sequence[Tensor], others: Sequence[tuple[Tensor, ...]]) -> Tensor:
     """Each row's own part and then what else it sees, row after row."""
     return torch.cat([a for row, more in zip(own, others, strict=True) for a in (row, *more)])
+
+
+def _attend_any_rows(q: Tensor, k: Tensor, v: Tensor, offsets: Offsets) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = offsets.longest_query, offsets.longest_keys
+    return cast(Tensor, varlen_attn(q, k, v, offsets.queries, offsets.keys, *longest))

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from echo.modules.linear import apply_weight
 
 
 class FusedProjections(nn.Module):
@@ -44,13 +45,13 @@ class FusedProjections(nn.Module):
         if self.fused is None:
             return tuple(linear(x) for linear in linears)
         sizes = [linear.out_features for linear in linears]
-        return F.linear(x, self.fused).split(sizes, dim=-1)
+        return apply_weight(x, self.fused).split(sizes, dim=-1)
 
     def project_joined(self, x: Tensor) -> Tensor:
         """The results of :meth:`project` side by side, [..., sum of outputs]."""
         if self.fused is None:
             return torch.cat(self.project(x), dim=-1)
-        return F.linear(x, self.fused)
+        return apply_weight(x, self.fused)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Any:
         """``to``, ``half`` and the like: they part the views, so pack again."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo.modules.fusing import FusedProjections
+from echo.modules.linear import apply_weight
 
 
 class SwiGLU(FusedProjections):
@@ -22,4 +23,4 @@ class SwiGLU(FusedProjections):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.project(x)
-        return self.w2(F.silu(gate) * value)
+        return apply_weight(F.silu(gate) * value, self.w2.weight)

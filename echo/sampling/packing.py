@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from echo.models.dit import EchoDiT, LayerKV, PackedStep
-from echo.modules.attention import PackedContext, Packing
+from echo.modules.attention import PackedContext, Packing, takes_any_rows
 from echo.modules.rope import RopeTable
 
 
@@ -79,6 +79,8 @@ def pack(requests: Sequence[StepRequest]) -> tuple[PackedStep, list[tuple[int, i
     shapes = [_shape(requests, row) for row in order]
     layers = range(len(model.blocks))
     contexts = [requests[i].contexts[j].layers for i, j in order]
+    packing = Packing(tuple(n for n, _ in shapes), tuple(m for _, m in shapes))
+    at_once = takes_any_rows(model.device, model.dtype)
     step = PackedStep(
         x=torch.cat([requests[i].x[0] for i, _ in order]),
         modulation=torch.stack([r.modulation for r in requests]),
@@ -88,7 +90,8 @@ def pack(requests: Sequence[StepRequest]) -> tuple[PackedStep, list[tuple[int, i
             torch.cat([requests[i].rope.sin for i, _ in order]),
         ),
         contexts=tuple(tuple(context[layer] for context in contexts) for layer in layers),
-        packing=Packing(tuple(n for n, _ in shapes), tuple(m for _, m in shapes)),
+        packing=packing,
+        offsets=packing.offsets(model.device) if at_once else None,
     )
     assert all(r.model is first.model for r in requests)
     return step, order

@@ -146,7 +146,7 @@ def test_a_fault_in_a_shared_step_is_its_owners_alone(
     broken = aiming(toy_components, lambda start, x: x)
 
     def aim(start: int, x: torch.Tensor) -> torch.Tensor:
-        if start == 8 and len(broken.model.passes) > 30 and float(x[0, 0, 0]) == culprit:
+        if start == 8 and len(broken.model.seen) > 30 and float(x[0, 0, 0]) == culprit:
             raise ZeroDivisionError("a planted fault")
         return x
 

@@ -179,8 +179,8 @@ def test_a_model_for_the_first_block_takes_five_steps_without_guidance(
     with Engine(toy_config(), components) as engine:
         stream = engine.stream(SpeechRequest(TEXT, seed=1))
         stream.read()
-    assert first.passes == [(0, 1)] * 5  # type: ignore[comparison-overlap]
-    assert {start for start, _ in rest.passes} == {8, 20}  # type: ignore[union-attr]
+    assert first.seen == [(0, 1)] * 5  # type: ignore[comparison-overlap]
+    assert {start for start, _ in rest.seen} == {8, 20}  # type: ignore[union-attr]
     assert [block.steps for block in stream.stats.blocks] == [5, 3, 3]
     assert stream.progress is not None
     assert stream.progress.steps_done == stream.progress.steps_planned == 11
