@@ -21,7 +21,12 @@ from echo.engine.threads import usable_cores
 from echo.engine.voice_bank import VoiceBank
 from echo.engine.worker import Worker
 from echo.errors import InvalidRequestError
-from echo.models.compile import compile_components, save_artifacts
+from echo.models.compile import (
+    compile_components,
+    save_artifacts,
+    warm_up_passes,
+    watch_recompiles,
+)
 from echo.models.devices import memory_of
 from echo.spec import SAMPLE_RATE
 from echo.text import prepare
@@ -150,6 +155,7 @@ class Engine:
         if text is None:
             return
         begun = time.monotonic()
+        warm_up_passes(self.components.models)
         audio = self.synthesize(SpeechRequest(text, voice=self.config.engine.warmup_voice, seed=0))
         peak = float(np.abs(audio).max()) if len(audio) else 0.0
         log.info(
@@ -160,6 +166,7 @@ class Engine:
         )
         if self._compiled:
             save_artifacts(self.config.compile)
+            watch_recompiles()
 
     def stats(self) -> dict[str, Any]:
         """Requests in work and waiting, what the worker did so far, the voice cache, and bytes

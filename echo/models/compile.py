@@ -1,4 +1,4 @@
-"""torch.compile of the DiT's pass and the codec's decoder, with artefacts kept between starts."""
+"""torch.compile of the DiT's passes and the codec's decoder, with artefacts kept between starts."""
 
 from __future__ import annotations
 
@@ -6,40 +6,24 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from echo.config.schema import CompileConfig
 from echo.models.codec import S1DAC
+from echo.models.compiled_passes import CompiledPasses
 from echo.models.dit import EchoDiT
+from echo.models.graphs import GraphedPasses
+from echo.models.passes import PlainPasses
 from echo.modules.streaming import SequenceState
 
 log = logging.getLogger(__name__)
 
 PIECE_LATENTS = 16  # length the codec is compiled for: divides the blocks of the presets
-
-
-class CompiledOrPlain:
-    """A compiled function that goes on uncompiled, and says so once, if compiling fails."""
-
-    def __init__(self, function: Callable[..., Any], name: str, *, dynamic: bool) -> None:
-        self._plain = function
-        self._name = name
-        self._compiled: Callable[..., Any] | None = torch.compile(function, dynamic=dynamic)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._compiled is not None:
-            try:
-                return self._compiled(*args, **kwargs)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                first = str(error).strip().splitlines()[0]
-                log.warning("%s runs uncompiled, compiling failed: %s", self._name, first)
-                self._compiled = None
-        return self._plain(*args, **kwargs)
 
 
 class CompiledInPieces:
@@ -50,7 +34,7 @@ class CompiledInPieces:
 
     def __init__(self, decoder: Callable[..., Tensor], piece: int) -> None:
         self._plain = decoder
-        self._compiled = CompiledOrPlain(decoder, "the codec", dynamic=False)
+        self._compiled: Callable[..., Tensor] | None = torch.compile(decoder, dynamic=False)
         self._piece = piece
 
     def __call__(self, x: Tensor, state: SequenceState | None = None) -> Tensor:
@@ -58,7 +42,7 @@ class CompiledInPieces:
             return self._plain(x, state)
         whole = x.shape[-1] // self._piece * self._piece
         parts = [
-            self._compiled(part.contiguous(), state)
+            self._whole(part.contiguous(), state)
             for part in x[..., :whole].split(self._piece, dim=-1)
             if part.shape[-1]
         ]
@@ -66,29 +50,63 @@ class CompiledInPieces:
             parts.append(self._plain(x[..., whole:], state))
         return torch.cat(parts, dim=-1)
 
+    def _whole(self, part: Tensor, state: SequenceState) -> Tensor:
+        if self._compiled is not None:
+            try:
+                return self._compiled(part, state)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                first = str(error).strip().splitlines()[0]
+                log.warning("the codec runs uncompiled, compiling failed: %s", first)
+                self._compiled = None
+        return self._plain(part, state)
+
 
 def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileConfig) -> bool:
-    """Compile in place what ``config`` asks for; None means: the codec, where it is on CUDA.
+    """Set up in place what ``config`` asks for; None means: the codec, where it is on CUDA.
 
-    Returns whether anything was.
+    Returns whether anything was. :func:`warm_up_passes` then does the work for the models.
     """
-    compiled = False
-    if config.model:
-        # With a LoRA for the first block there are two models; the second one holds it.
-        chosen = models[1:] if config.lora_only and len(models) > 1 else models
-        for model in chosen:
-            model.velocity_packed = CompiledOrPlain(  # type: ignore[method-assign]
-                model.velocity_packed, "the model", dynamic=True
-            )
-        compiled = True
-    if config.codec or (config.codec is None and codec.device.type == "cuda"):
+    # With a LoRA for the first block there are two models; the second one holds it.
+    chosen = models[1:] if config.lora_only and len(models) > 1 else models
+    on_cuda = chosen[0].device.type == "cuda"
+    graphs = on_cuda and (config.model if config.cuda_graphs is None else config.cuda_graphs)
+    if config.cuda_graphs and not on_cuda:
+        log.warning("compile.cuda_graphs has no effect on %s", chosen[0].device)
+    for model in chosen:
+        if config.model:
+            model.passes = CompiledPasses()
+        if graphs:
+            model.passes = GraphedPasses(model.passes)
+    compile_codec = config.codec or (config.codec is None and codec.device.type == "cuda")
+    if compile_codec:
         # The decoder's convolutions are nearly all of its time and have tensors for state.
         piece = PIECE_LATENTS * math.prod(codec.config.downsample)
         codec.decoder.forward = CompiledInPieces(codec.decoder.forward, piece)  # type: ignore[method-assign]
-        compiled = True
-    if compiled:
+    if config.model or compile_codec:
         load_artifacts(config)
-    return compiled
+    return bool(config.model or graphs or compile_codec)
+
+
+@torch.inference_mode()
+def warm_up_passes(models: Sequence[EchoDiT]) -> None:
+    """Compile and record what :func:`compile_components` set up; takes seconds to minutes."""
+    for model in models:
+        begun = time.perf_counter()
+        model.passes.warm_up(model)
+        if not isinstance(model.passes, PlainPasses):
+            log.info("the model's passes are ready, after %.1f s", time.perf_counter() - begun)
+
+
+def watch_recompiles() -> Callable[..., None]:
+    """Log a warning whenever something is compiled from now on, as a listener waits for it.
+
+    Returns what was registered with the compiler.
+    """
+
+    def warn(*args: object) -> None:
+        log.warning("something is being compiled although the warm-up is over; please report it")
+
+    return torch._dynamo.callback.callback_handler.register_start_callback(warn)
 
 
 def artifacts_path(config: CompileConfig) -> Path:

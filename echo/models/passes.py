@@ -7,6 +7,8 @@ between two attentions: the end of one layer and the beginning of the next.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -39,48 +41,66 @@ class OnePass(Protocol):
 class Passes(Protocol):
     """A way to run them."""
 
+    @property
+    def pieces(self) -> Pieces:
+        """What its passes are made of."""
+        ...
+
     def begin(self, model: EchoDiT, step: PackedStep) -> OnePass: ...
+
+    def warm_up(self, model: EchoDiT) -> None:
+        """Whatever takes its time, before anybody waits for a pass."""
+        ...
 
 
 class PlainPasses:
-    """As it is written."""
+    """As it is written, or with other ``pieces`` that do the same."""
+
+    def __init__(self, pieces: Pieces | None = None) -> None:
+        self.pieces = pieces or Pieces(enter, between, leave)
 
     def begin(self, model: EchoDiT, step: PackedStep) -> OnePass:
-        return _PlainPass(model, step)
+        return _PlainPass(self.pieces, model, step)
+
+    def warm_up(self, model: EchoDiT) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """:func:`enter`, :func:`between` and :func:`leave`, or what stands for them."""
+
+    enter: Callable[..., Flow]
+    between: Callable[..., Flow]
+    leave: Callable[..., Tensor]
 
 
 class _PlainPass:
-    def __init__(self, model: EchoDiT, step: PackedStep) -> None:
+    def __init__(self, pieces: Pieces, model: EchoDiT, step: PackedStep) -> None:
+        self._pieces = pieces
         self._model = model
         self._step = step
+        self._angles = step.rope.cos, step.rope.sin
 
     def enter(self) -> Heads:
-        step = self._step
-        flow = enter(self._model, step.x, step.modulation[:, 0], step.which, *_angles(step.rope))
-        return self._keep(flow)
+        step, first = self._step, self._step.modulation[:, 0]
+        return self._keep(self._pieces.enter(self._model, step.x, first, step.which, *self._angles))
 
     def between(self, layer: int, attended: Tensor) -> Heads:
         blocks, step = self._model.blocks, self._step
-        flow = between(
-            blocks[layer],
-            blocks[layer + 1],
-            self._h,
-            self._gate,
-            attended,
-            step.modulation[:, layer],
-            step.modulation[:, layer + 1],
-            step.which,
-            *_angles(step.rope),
+        modulations = step.modulation[:, layer], step.modulation[:, layer + 1]
+        flow = self._pieces.between(
+            *(blocks[layer], blocks[layer + 1], self._h, self._gate, attended),
+            *(*modulations, step.which, *self._angles),
         )
         return self._keep(flow)
 
     def leave(self, attended: Tensor) -> Tensor:
-        step = self._step
-        return leave(self._model, self._h, self._gate, attended, step.modulation[:, -1], step.which)
+        last, which = self._step.modulation[:, -1], self._step.which
+        return self._pieces.leave(self._model, self._h, self._gate, attended, last, which)
 
     def _keep(self, flow: Flow) -> Heads:
-        self._h, *heads, self._gate = flow
-        q, k, v = heads
+        self._h, q, k, v, self._gate = flow
         return q, k, v
 
 
@@ -133,7 +153,3 @@ def leave(
 def _chosen(modulation: Tensor, which: Tensor | None) -> Tensor:
     """Of each latent, [T or 1, 6, D]."""
     return modulation if which is None else modulation.index_select(0, which)
-
-
-def _angles(rope: RopeTable) -> tuple[Tensor, Tensor]:
-    return rope.cos, rope.sin

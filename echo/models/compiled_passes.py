@@ -1,0 +1,98 @@
+"""The pieces of a pass through torch.compile: once for all layers and any number of latents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from echo.models.dit import EchoDiT, PackedStep
+from echo.models.passes import OnePass, Pieces, PlainPasses, between, enter, leave
+from echo.modules.attention import Packing
+from echo.modules.rope import RopeTable
+
+log = logging.getLogger(__name__)
+
+FEWEST = 2  # of latents and of times: the compiler makes the number 1 a case of its own
+
+
+class CompiledPasses:
+    """Passes of compiled pieces, which go on uncompiled, and say so once, if compiling fails."""
+
+    def __init__(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        self._plain = PlainPasses()
+        self._failed = False
+        self.pieces = Pieces(*(self._compiled(piece, backend) for piece in (enter, between, leave)))
+        self._passes = PlainPasses(self.pieces)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether no compiling has failed so far."""
+        return not self._failed
+
+    def begin(self, model: EchoDiT, step: PackedStep) -> OnePass:
+        if self._failed or len(step.x) < FEWEST:
+            return self._plain.begin(model, step)
+        return self._passes.begin(model, _uniform(step))
+
+    def warm_up(self, model: EchoDiT) -> None:
+        """Compile, before anybody waits for it."""
+        step = blank_step(model, latents=40, times=3)
+        running = self.begin(model, step)
+        heads = running.enter()
+        for layer in range(len(model.blocks) - 1):
+            heads = running.between(layer, torch.zeros_like(heads[0]))
+        running.leave(torch.zeros_like(heads[0]))
+
+    def _compiled(
+        self, piece: Callable[..., Any], backend: str | Callable[..., Any]
+    ) -> Callable[..., Any]:
+        compiled = torch.compile(piece, backend=backend)
+
+        def run(*args: Any) -> Any:
+            if self._failed:
+                return piece(*args)
+            for each in args:
+                if isinstance(each, Tensor):
+                    torch._dynamo.maybe_mark_dynamic(each, 0)
+            try:
+                return compiled(*args)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                first = str(error).strip().splitlines()[0]
+                log.warning("the model runs uncompiled, compiling failed: %s", first)
+                self._failed = True
+            return piece(*args)
+
+        return run
+
+
+def blank_step(model: EchoDiT, *, latents: int, times: int) -> PackedStep:
+    """A step of ``latents`` zeros at ``times`` different times, without contexts."""
+    c, device = model.config, model.device
+    return PackedStep(
+        x=torch.zeros(latents, c.latent_size, device=device),
+        modulation=torch.zeros(
+            (times, c.num_layers, 6, c.model_size), dtype=model.dtype, device=device
+        ),
+        which=torch.zeros(latents, dtype=torch.int64, device=device),
+        rope=model.rope(torch.arange(latents, device=device)),
+        contexts=(),
+        packing=Packing((latents,), (latents,)),
+        offsets=None,
+    )
+
+
+def _uniform(step: PackedStep) -> PackedStep:
+    """The same with a time for each latent and never a single time: one case for the compiler."""
+    which, modulation = step.which, step.modulation
+    if which is None:
+        which = torch.zeros(len(step.x), dtype=torch.int64, device=step.x.device)
+    if len(modulation) < FEWEST:
+        modulation = torch.cat((modulation, modulation))
+    # Views into a longer table look different to the compiler from what begins one.
+    rope = RopeTable(step.rope.cos.contiguous(), step.rope.sin.contiguous())
+    return replace(step, which=which, modulation=modulation, rope=rope)

@@ -1,0 +1,213 @@
+"""CUDA graphs of the pieces of small passes, whose time goes into launching kernels.
+
+A graph is recorded for each of some numbers of latents; a pass takes the next larger one and
+leaves the rest of its rows idle. All of them read and write the same buffers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from echo.models.dit import EchoDiT, PackedStep
+from echo.models.passes import Flow, Heads, OnePass, Passes, Pieces
+
+log = logging.getLogger(__name__)
+
+# Latents of all rows. A listener alone has 32 and 96 in the first block of the preset default,
+# 128 and 384 in the second; beyond the largest the kernels take longer than their launches.
+SIZES = (32, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 1024)
+MOST_TIMES = 32  # different times in a pass, i.e. requests that share it
+
+Replay = Callable[[], None]
+Recorder = Callable[[Callable[[], None]], Replay]
+
+
+class GraphedPasses:
+    """Passes by graphs where there is one that fits, else by ``others``."""
+
+    def __init__(self, others: Passes, sizes: Sequence[int] = SIZES) -> None:
+        """What is recorded are the pieces of ``others``, for these numbers of latents."""
+        self._others = others
+        self._sizes = sorted(sizes)
+        self._graphs: tuple[_Graphs, ...] = ()
+
+    @property
+    def pieces(self) -> Pieces:
+        return self._others.pieces
+
+    @property
+    def recorded(self) -> bool:
+        """Whether there are graphs."""
+        return bool(self._graphs)
+
+    def begin(self, model: EchoDiT, step: PackedStep) -> OnePass:
+        if len(step.modulation) <= MOST_TIMES:
+            for graphs in self._graphs:
+                if len(step.x) <= graphs.latents:
+                    return _GraphedPass(graphs, step)
+        return self._others.begin(model, step)
+
+    def warm_up(self, model: EchoDiT, record: Recorder | None = None) -> None:
+        """Record all graphs; if that fails, say so once and go on without any."""
+        self._others.warm_up(model)
+        record = record or cuda_recorder(model.device)
+        buffers, made = _Buffers.of(model, self._sizes[-1]), []
+        try:
+            for latents in tqdm(self._sizes, desc="recording CUDA graphs", disable=None):
+                made.append(_record(model, self.pieces, buffers.first(latents), record))
+        except RuntimeError as error:
+            first = str(error).strip().splitlines()[0]
+            log.warning("the model runs without CUDA graphs, recording failed: %s", first)
+            return
+        self._graphs = tuple(made)
+
+
+def cuda_recorder(device: torch.device) -> Recorder:
+    """Records work as a CUDA graph on ``device``; all graphs share their memory."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(work: Callable[[], None]) -> Replay:
+        with torch.cuda.device(device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2):  # what is set up at the first call must not be recorded
+                    work()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                work()
+        return graph.replay
+
+    return record
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """What the graphs read and write; shapes as in ``passes``."""
+
+    x: Tensor
+    modulation: Tensor
+    which: Tensor
+    cos: Tensor
+    sin: Tensor
+    attended: Tensor
+    flow: Flow
+    velocity: Tensor
+
+    @classmethod
+    def of(cls, model: EchoDiT, latents: int) -> _Buffers:
+        c = model.config
+        heads = (c.num_heads, c.model_size // c.num_heads)
+        make = partial(torch.zeros, dtype=model.dtype, device=model.device)
+        full = partial(torch.zeros, dtype=torch.float32, device=model.device)
+        return cls(
+            x=full((latents, c.latent_size)),
+            modulation=make((MOST_TIMES, c.num_layers, 6, c.model_size)),
+            which=torch.zeros(latents, dtype=torch.int64, device=model.device),
+            cos=full((latents, heads[1] // 2)),
+            sin=full((latents, heads[1] // 2)),
+            attended=make((latents, *heads)),
+            flow=(
+                make((latents, c.model_size)),
+                make((latents, *heads)),
+                make((latents, *heads)),
+                make((latents, *heads)),
+                make((latents, c.model_size)),
+            ),
+            velocity=full((latents, c.latent_size)),
+        )
+
+    def first(self, latents: int) -> _Buffers:
+        """Views of the first ``latents``."""
+        h, q, k, v, gate = (each[:latents] for each in self.flow)
+        return _Buffers(
+            self.x[:latents],
+            self.modulation,
+            self.which[:latents],
+            self.cos[:latents],
+            self.sin[:latents],
+            self.attended[:latents],
+            (h, q, k, v, gate),
+            self.velocity[:latents],
+        )
+
+    def fill(self, step: PackedStep) -> None:
+        count = len(step.x)
+        self.x[:count].copy_(step.x)
+        self.modulation[: len(step.modulation)].copy_(step.modulation)
+        if step.which is None:
+            self.which.zero_()
+        else:
+            self.which[:count].copy_(step.which)
+        self.cos[:count].copy_(step.rope.cos)
+        self.sin[:count].copy_(step.rope.sin)
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """The graphs for one number of latents."""
+
+    buffers: _Buffers
+    enter: Replay
+    between: tuple[Replay, ...]  # by layer
+    leave: Replay
+
+    @property
+    def latents(self) -> int:
+        return len(self.buffers.x)
+
+
+class _GraphedPass:
+    def __init__(self, graphs: _Graphs, step: PackedStep) -> None:
+        self._graphs = graphs
+        self._count = len(step.x)
+        graphs.buffers.fill(step)
+
+    def enter(self) -> Heads:
+        self._graphs.enter()
+        return self._heads()
+
+    def between(self, layer: int, attended: Tensor) -> Heads:
+        self._graphs.buffers.attended[: self._count].copy_(attended)
+        self._graphs.between[layer]()
+        return self._heads()
+
+    def leave(self, attended: Tensor) -> Tensor:
+        self._graphs.buffers.attended[: self._count].copy_(attended)
+        self._graphs.leave()
+        return self._graphs.buffers.velocity[: self._count].clone()
+
+    def _heads(self) -> Heads:
+        _, q, k, v, _ = self._graphs.buffers.flow
+        return q[: self._count], k[: self._count], v[: self._count]
+
+
+def _record(model: EchoDiT, pieces: Pieces, b: _Buffers, record: Recorder) -> _Graphs:
+    h, *_, gate = b.flow
+
+    def keep(flow: Flow) -> None:
+        for buffer, new in zip(b.flow, flow, strict=True):
+            buffer.copy_(new)
+
+    def enter() -> None:
+        keep(pieces.enter(model, b.x, b.modulation[:, 0], b.which, b.cos, b.sin))
+
+    def between(layer: int) -> None:
+        blocks, modulations = model.blocks, (b.modulation[:, layer], b.modulation[:, layer + 1])
+        inputs = (h, gate, b.attended, *modulations, b.which, b.cos, b.sin)
+        keep(pieces.between(blocks[layer], blocks[layer + 1], *inputs))
+
+    def leave() -> None:
+        b.velocity.copy_(pieces.leave(model, h, gate, b.attended, b.modulation[:, -1], b.which))
+
+    layers = range(len(model.blocks) - 1)
+    middle = tuple(record(partial(between, layer)) for layer in layers)
+    return _Graphs(b, record(enter), middle, record(leave))

@@ -1,0 +1,277 @@
+"""Compiled, recorded or as written: a pass gives the same velocities, whatever its company."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from echo.models.compile import watch_recompiles
+from echo.models.compiled_passes import CompiledPasses
+from echo.models.dit import EchoDiT
+from echo.models.graphs import MOST_TIMES, GraphedPasses, cuda_recorder
+from echo.models.passes import Passes, Pieces, PlainPasses, between, enter, leave
+from echo.modules.attention import Packing, attend_packed, attend_with_contexts
+from echo.modules.fusing import fuse_
+from echo.sampling.packing import StepRequest, pack, row_context, velocities
+from echo.sampling.schedule import StepTables
+from golden import golden_dit
+
+# (latents, text, voice latents, start, guided) of the requests that share a pass
+COMPANIES: list[list[tuple[int, int, int, int, bool]]] = [
+    [(8, 5, 12, 0, True)],
+    [(8, 5, 12, 0, False)],
+    [(1, 5, 0, 0, False)],
+    [(30, 60, 0, 6, True), (5, 17, 40, 0, True), (1, 8, 12, 9, False)],
+    [(7, 9, 12, 4, False), (33, 9, 12, 4, False)],
+    [(3, 4, 8, 0, True)] * 9,
+    [(2, 5, 12, 0, False)],
+]
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture
+def model() -> EchoDiT:
+    model = deepcopy(golden_dit())
+    fuse_(model)
+    return model
+
+
+def requests_of(model: EchoDiT, company: Sequence[tuple[int, ...]]) -> list[StepRequest]:
+    generator = torch.Generator().manual_seed(3)
+    tables, made = StepTables(model), []
+    for i, (size, text, voice, start, guided) in enumerate(company):
+        ids = torch.randint(1, 250, (1, text), generator=generator).to(model.device)
+        spoken = model.encode_text(ids)
+        latent = torch.randn((1, voice, 80), generator=generator).to(model.device)
+        speaker = model.encode_speaker(latent) if voice else None
+        prefix = None
+        if start:
+            before = torch.randn((1, start, 80), generator=generator).to(model.device)
+            _, prefix = model.extend_prefix(None, before)
+        layers = len(model.blocks)
+        contexts = [row_context(layers, prefix, spoken, speaker)]
+        if guided:
+            contexts += [row_context(layers, prefix, speaker), row_context(layers, prefix, spoken)]
+        x = torch.randn((1, size, 80), generator=generator).to(model.device)
+        modulation = tables.get(11, 0.999).modulations[i % 11]
+        rope = tables.rope(start, size)
+        made.append(StepRequest(model, x, modulation, rope, tuple(contexts)))
+    return made
+
+
+@torch.inference_mode()
+def spoken_by(model: EchoDiT, passes: Passes) -> list[Tensor]:
+    """What every company is answered, one after the other."""
+    model.passes = passes
+    return [v for company in COMPANIES for v in velocities(requests_of(model, company))]
+
+
+def assert_same(ours: list[Tensor], expected: list[Tensor], tolerance: float = 1e-4) -> None:
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@contextmanager
+def compilations() -> Iterator[list[object]]:
+    """What is compiled in the meantime."""
+    seen: list[object] = []
+    handler = torch._dynamo.callback.callback_handler
+    note = handler.register_start_callback(seen.append)
+    try:
+        yield seen
+    finally:
+        handler.remove_start_callback(note)
+
+
+@torch.inference_mode()
+def warmed(passes: CompiledPasses, model: EchoDiT) -> CompiledPasses:
+    passes.warm_up(model)
+    return passes
+
+
+def test_after_the_warm_up_no_company_makes_anything_compile(model: EchoDiT) -> None:
+    torch._dynamo.reset()
+    expected = spoken_by(model, PlainPasses())
+    with compilations() as at_first:
+        passes = warmed(CompiledPasses(backend="eager"), model)
+    assert len(at_first) == 3  # one for each piece, whatever the number of layers
+    with compilations() as later:
+        assert_same(spoken_by(model, passes), expected)
+    assert later == []
+
+
+def test_a_compilation_after_the_warm_up_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    watching = watch_recompiles()
+    try:
+        with caplog.at_level(logging.WARNING, logger="echo"):
+            torch.compile(lambda x: x + 1, backend="eager")(torch.ones(3))
+    finally:
+        torch._dynamo.callback.callback_handler.remove_start_callback(watching)
+    assert "although the warm-up is over" in caplog.text
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_passes_say_what_plain_ones_say(model: EchoDiT) -> None:
+    torch._dynamo.reset()
+    expected = spoken_by(model, PlainPasses())
+    passes = warmed(CompiledPasses(), model)
+    assert passes.compiled
+    assert_same(spoken_by(model, passes), expected)
+
+
+def test_if_compiling_fails_it_is_told_once_and_the_model_goes_on(
+    model: EchoDiT, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object) -> Callable[..., object]:
+        raise RuntimeError("no compiler here")
+
+    torch._dynamo.reset()
+    expected = spoken_by(model, PlainPasses())
+    with caplog.at_level(logging.WARNING, logger="echo"):
+        passes = warmed(CompiledPasses(backend=broken), model)
+        assert_same(spoken_by(model, passes), expected)
+    assert caplog.text.count("runs uncompiled") == 1
+    assert not passes.compiled
+
+
+class Recording:
+    """Stands for a CUDA graph: the work again, counted, on the same memory."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.recorded += 1
+        work()
+
+        def replay() -> None:
+            self.replayed += 1
+            with torch.inference_mode():
+                work()
+
+        return replay
+
+
+@torch.inference_mode()
+def test_recorded_passes_say_what_plain_ones_say(model: EchoDiT) -> None:
+    expected = spoken_by(model, PlainPasses())
+    passes, recording = GraphedPasses(PlainPasses(), sizes=(64, 8, 24)), Recording()
+    passes.warm_up(model, recording)
+    layers = len(model.blocks)
+    assert recording.recorded == 3 * (layers + 1)
+    assert_same(spoken_by(model, passes), expected)
+    fitting = [c for c in COMPANIES if sum(n * (3 if g else 1) for n, _, _, _, g in c) <= 64]
+    assert len(fitting) < len(COMPANIES)  # one had to go another way
+    assert recording.replayed == len(fitting) * (layers + 1)
+
+
+@torch.inference_mode()
+def test_what_an_earlier_pass_left_behind_does_not_reach_a_later_one(model: EchoDiT) -> None:
+    passes = GraphedPasses(PlainPasses(), sizes=(64,))
+    passes.warm_up(model, Recording())
+    model.passes = PlainPasses()
+    request = requests_of(model, [COMPANIES[0][0]])
+    expected = velocities(request)
+    model.passes = passes
+    wild = requests_of(model, [(20, 5, 12, 0, True)])
+    velocities([replace(wild[0], x=wild[0].x * 1e6)])
+    assert_same(velocities(request), expected)
+
+
+@torch.inference_mode()
+def test_more_times_than_there_is_room_for_go_another_way(model: EchoDiT) -> None:
+    passes, recording = GraphedPasses(PlainPasses(), sizes=(512,)), Recording()
+    passes.warm_up(model, recording)
+    model.passes = passes
+    many = requests_of(model, [(1, 4, 0, 0, False)] * (MOST_TIMES + 1))
+    assert len(velocities(many)) == MOST_TIMES + 1
+    assert recording.replayed == 0
+
+
+@torch.inference_mode()
+def test_if_recording_fails_it_is_told_and_the_model_goes_on(
+    model: EchoDiT, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(work: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    expected = spoken_by(model, PlainPasses())
+    passes = GraphedPasses(PlainPasses())
+    with caplog.at_level(logging.WARNING, logger="echo"):
+        passes.warm_up(model, broken)
+    assert caplog.text.count("without CUDA graphs") == 1
+    assert_same(spoken_by(model, passes), expected)
+
+
+def test_pieces_can_be_replaced_one_by_one(model: EchoDiT) -> None:
+    calls = []
+
+    def counted(*args: object) -> object:
+        calls.append(args)
+        return between(*args)  # type: ignore[arg-type]
+
+    expected = spoken_by(model, PlainPasses())
+    assert_same(spoken_by(model, PlainPasses(Pieces(enter, counted, leave))), expected)  # type: ignore[arg-type]
+    assert len(calls) == len(COMPANIES) * (len(model.blocks) - 1)
+
+
+@torch.inference_mode()
+def test_offsets_mark_every_row(model: EchoDiT) -> None:
+    step, _ = pack(requests_of(model, COMPANIES[3]))
+    offsets = step.packing.offsets(torch.device("cpu"))
+    assert offsets.queries.dtype == offsets.keys.dtype == torch.int32
+    assert offsets.queries.diff().tolist() == list(step.packing.queries)
+    assert offsets.keys.diff().tolist() == list(step.packing.keys)
+    assert offsets.longest_query == max(step.packing.queries)
+    assert offsets.longest_keys == max(step.packing.keys)
+
+
+@cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_on_cuda_compiled_and_recorded_passes_say_what_plain_ones_say(
+    model: EchoDiT, dtype: torch.dtype
+) -> None:
+    model = model.to("cuda", dtype)
+    expected = spoken_by(model, PlainPasses())
+    tolerance = 1e-3 if dtype == torch.float32 else 5e-2
+    compiled = warmed(CompiledPasses(), model)
+    assert compiled.compiled
+    assert_same(spoken_by(model, compiled), expected, tolerance)
+    for others in (PlainPasses(), compiled):
+        graphed = GraphedPasses(others, sizes=(8, 24, 64))
+        graphed.warm_up(model, cuda_recorder(model.device))
+        assert graphed.recorded
+        assert_same(spoken_by(model, graphed), expected, tolerance)
+
+
+@cuda
+@torch.inference_mode()
+def test_on_cuda_one_call_attends_to_rows_of_any_lengths() -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    packing = Packing((5, 5, 17, 1), (9, 30, 40, 3))
+    shapes = sum(packing.queries), sum(packing.keys), sum(packing.keys)
+    q, k, v = (
+        torch.randn((n, 4, 64), generator=generator, device="cuda").bfloat16() for n in shapes
+    )
+    ours = attend_packed(q, k, v, packing, packing.offsets(q.device))
+    torch.testing.assert_close(ours, attend_packed(q, k, v, packing), rtol=2e-2, atol=2e-2)
+
+
+def test_attention_joins_own_keys_and_context() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn((3, 2, 8), generator=generator) for _ in range(3))
+    more = tuple(torch.randn((4, 2, 8), generator=generator) for _ in range(2))
+    ours = attend_with_contexts(q, k, v, [((more[0],), (more[1],))], Packing((3,), (7,)))
+    expected = attend_packed(
+        q, torch.cat((k, more[0])), torch.cat((v, more[1])), Packing((3,), (7,))
+    )
+    torch.testing.assert_close(ours, expected)
