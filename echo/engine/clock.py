@@ -1,4 +1,4 @@
-"""How long steps take on the device, without waiting for it."""
+"""How long work takes on the device, without waiting for it."""
 
 from __future__ import annotations
 
@@ -11,43 +11,52 @@ from torch import Tensor
 
 from echo.engine.stream import Audio
 
-IN_FLIGHT = 2  # steps queued on a GPU: enough to keep it busy, few enough for a newcomer
-
 
 @dataclass
 class _Flight:
-    tokens: int
+    latents: int
     begun: torch.cuda.Event
     ended: torch.cuda.Event
 
 
-class StepClock:
-    """Times steps. On CUDA by events, and lets at most :data:`IN_FLIGHT` of them be queued."""
+class DeviceClock:
+    """Times work; on CUDA by events."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        stream: torch.cuda.Stream | None = None,
+        in_flight: int | None = None,
+    ) -> None:
+        """``stream``: that it is issued on, if not the usual one; ``in_flight``: how much of it
+        may be queued, None: any amount.
+        """
         self._device = device if device.type == "cuda" else None
+        self._stream = stream
+        self._in_flight = in_flight
         self._begun: float | torch.cuda.Event = 0.0
         self._flying: deque[_Flight] = deque()
         self._measured: list[tuple[int, float]] = []
 
     def begin(self) -> None:
-        """Before a step is issued; on CUDA waits while too many are queued."""
+        """Before work is issued; on CUDA waits while too much is queued."""
         if self._device is None:
             self._begun = time.perf_counter()
             return
-        while len(self._flying) >= IN_FLIGHT:
+        while self._in_flight is not None and len(self._flying) >= self._in_flight:
             self._land()
         self._begun = self._mark()
 
-    def end(self, tokens: int) -> None:
-        """After a step of ``tokens`` latents was issued."""
+    def end(self, latents: int) -> None:
+        """After work on so many ``latents`` was issued."""
         if isinstance(self._begun, float):
-            self._measured.append((tokens, time.perf_counter() - self._begun))
+            self._measured.append((latents, time.perf_counter() - self._begun))
         else:
-            self._flying.append(_Flight(tokens, self._begun, self._mark()))
+            self._flying.append(_Flight(latents, self._begun, self._mark()))
 
     def measured(self) -> list[tuple[int, float]]:
-        """(tokens, seconds) of the steps that ended since the last call."""
+        """(latents, seconds) of the work that ended since the last call."""
         while self._flying and self._flying[0].ended.query():
             self._land()
         measured, self._measured = self._measured, []
@@ -57,11 +66,11 @@ class StepClock:
         flight = self._flying.popleft()
         flight.ended.synchronize()
         seconds = flight.begun.elapsed_time(flight.ended) / 1000
-        self._measured.append((flight.tokens, seconds))
+        self._measured.append((flight.latents, seconds))
 
     def _mark(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
+        event.record(self._stream or torch.cuda.current_stream(self._device))
         return event
 
 

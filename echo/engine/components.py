@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from echo.config.schema import EchoConfig, ModelConfig
+from echo.engine.lane import Lane
 from echo.models.codec import S1DAC
 from echo.models.devices import parse_dtype, pick_device
 from echo.models.dit import EchoDiT
@@ -18,13 +19,17 @@ from echo.sampling.schedule import StepTables
 
 @dataclass(frozen=True)
 class Components:
-    """Weights on their devices. ``first_block``: another DiT for the first block of a stream."""
+    """Weights on their devices.
+
+    ``first_block``: another DiT for the first block of a stream. ``lane``: where the codec decodes.
+    """
 
     model: EchoDiT
     first_block: EchoDiT | None
     codec: S1DAC
     pca: PCAState
     tables: dict[EchoDiT, StepTables]
+    lane: Lane
 
     @property
     def models(self) -> tuple[EchoDiT, ...]:
@@ -42,7 +47,8 @@ class Components:
         models = [model] if first_block is None else [model, first_block]
         for each in models:
             fuse_(each)
-        return cls(model, first_block, codec, pca, {m: StepTables(m) for m in models})
+        tables = {m: StepTables(m) for m in models}
+        return cls(model, first_block, codec, pca, tables, Lane.beside(codec.device))
 
 
 def load_components(config: EchoConfig) -> Components:

@@ -72,7 +72,7 @@ class Engine:
             buffer_samples=config.engine.buffer_seconds * SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
         )
-        self._worker = Worker(limits, components.model.device)
+        self._worker = Worker(limits, components.model.device, components.lane)
 
     @classmethod
     def from_config(cls, config: EchoConfig) -> Engine:

@@ -132,7 +132,7 @@ class Generation:
                 self._plan.skip_rest_of_chunk()
                 self._show(index, number, shape.num_steps)
             if len(kept.audio):
-                yield Sound(kept.audio, _faded if kept.ends else None)
+                yield Sound(kept.audio, self._components.lane, _faded if kept.ends else None)
             if kept.ends:
                 return
 
@@ -152,7 +152,7 @@ class Generation:
         }
         seed = (self._seed + index) % (MAX_SEED + 1)
         generator = torch.Generator(c.model.device).manual_seed(seed)
-        return _Chunk(index, seed, conditions, generator, c.codec.init_state())
+        return _Chunk(index, seed, conditions, generator, c.lane.run(c.codec.init_state))
 
     def _wants_another(self, attempts: list[_Attempt]) -> bool:
         """Reroll while the last attempt is too silent and tries are left (service.md §1)."""
@@ -236,7 +236,7 @@ class Generation:
         rule of model.md §7 would take for the end, does not swallow what follows.
         """
         c = self._components
-        state = state.clone() if self._detector is not None else state
+        state = c.lane.run(state.clone) if self._detector is not None else state
         if latent.shape[1] == 0:
             return torch.zeros(0), state
         pieces: list[Tensor] = []
@@ -246,9 +246,10 @@ class Generation:
                 z_q = c.pca.from_latent(piece.to(c.codec.device))
                 return c.codec.decode(z_q.transpose(1, 2), state)[0, 0]
 
-            pieces.append((yield Call("codec", decode, latents=piece.shape[1])))
+            in_lane = partial(c.lane.run, decode, piece)
+            pieces.append((yield Call("codec", in_lane, latents=piece.shape[1])))
             self._plan.decoded(piece.shape[1])
-        return torch.cat(pieces), state
+        return c.lane.run(partial(torch.cat, pieces)), state
 
     def _silence_ms(self, audio: Tensor) -> Generator[Op, Any, float | None]:
         """Longest silence of a block that is long enough to be judged, else None."""
@@ -261,7 +262,7 @@ class Generation:
             samples: Audio = audio.float().cpu().numpy()
             return longest_silence_ms(detector.speech_spans(samples, SAMPLE_RATE), total_ms)
 
-        return (yield Call("vad", look))
+        return (yield Call("vad", partial(self._components.lane.run, look)))
 
 
 def _faded(audio: Audio) -> Audio:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from echo.engine.lane import Lane
 from echo.engine.stream import Audio
 from echo.sampling.packing import StepRequest
 
@@ -28,12 +29,13 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """Audio for the listener, [T] on any device; ``finish`` is applied on the host.
+    """Audio for the listener, [T], made in ``lane``; ``finish`` is applied on the host.
 
     The worker sends back None, perhaps before the audio has reached the host.
     """
 
     audio: Tensor
+    lane: Lane
     finish: Callable[[Audio], Audio] | None = None
 
 

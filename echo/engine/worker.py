@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from echo.engine.clock import HostCopy, StepClock
+from echo.engine.clock import DeviceClock, HostCopy
 from echo.engine.cost import Rate, StepCost
+from echo.engine.lane import Lane
 from echo.engine.ops import Call, Sound
 from echo.engine.policy import admits, choose, real_time_load
 from echo.engine.stats import WorkerStats
@@ -28,20 +29,23 @@ from echo.sampling.packing import StepRequest, velocities
 
 log = logging.getLogger(__name__)
 
+STEPS_IN_FLIGHT = 2  # queued on a GPU: enough to keep it busy, few enough for a newcomer
 IDLE_LOOK_S = 1.0  # dropped streams cannot always wake us (the collector takes no locks)
 
 
 class Worker:
     """Runs jobs until closed. ``submit`` and ``close`` may be called from any thread."""
 
-    def __init__(self, limits: Limits, device: torch.device) -> None:
+    def __init__(self, limits: Limits, device: torch.device, lane: Lane) -> None:
+        """``device``: where steps run; ``lane``: where the codec decodes."""
         self._limits = limits
         self._wake = threading.Condition()
         self._queued: deque[Task] = deque()
         self._active: list[Task] = []
         self._saturated = False  # the next in the queue was found to be too much
         self._closing = False
-        self._clock = StepClock(device)
+        self._clock = DeviceClock(device, in_flight=STEPS_IN_FLIGHT)
+        self._decoding = DeviceClock(lane.device, stream=lane.stream)
         self._cost = StepCost()
         self._decode_s = Rate()  # of a latent
         self._company = 1.0  # requests per step, lately
@@ -177,6 +181,8 @@ class Worker:
     def _call(self, task: Task, op: Call) -> None:
         """Run a piece of work, and what follows it up to the next op."""
         begun = time.perf_counter()
+        if op.latents:
+            self._decoding.begin()
         try:
             result = op.run()
         except Exception as error:
@@ -187,7 +193,9 @@ class Worker:
         self._stats.busy_s += seconds
         task.feed.stats.spend(op.stage, seconds)
         if op.latents:
-            self._decode_s.observe(seconds / op.latents)
+            self._decoding.end(op.latents)
+        for latents, took in self._decoding.measured():
+            self._decode_s.observe(took / latents)
         self._resume(task, result)
 
     def _step(self, tasks: Sequence[Task]) -> None:
@@ -249,7 +257,8 @@ class Worker:
         try:
             task.op = task.ops.send(result)
             while isinstance(task.op, Sound):
-                task.on_the_way.append((HostCopy(task.op.audio), task.op))
+                with task.op.lane.entered():
+                    task.on_the_way.append((HostCopy(task.op.audio), task.op))
                 # The first sound cannot wait; later ones travel while we go on.
                 task.hand_over(wait=task.first_audio is None)
                 task.op = task.ops.send(None)

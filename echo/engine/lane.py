@@ -1,0 +1,45 @@
+"""A lane beside the sampling: on a GPU, a stream of its own for the codec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Lane:
+    """Work that goes on beside what the caller issues next; on a CPU simply done at once.
+
+    What is made in a lane is used in it only, or by the host.
+    """
+
+    def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
+        self.device = device
+        self.stream = stream
+
+    @classmethod
+    def beside(cls, device: torch.device) -> Lane:
+        """A new lane on ``device``, ahead of the usual stream where both want the same kernels."""
+        if device.type != "cuda":
+            return cls(device)
+        return cls(device, torch.cuda.Stream(device, priority=-1))
+
+    def run(self, work: Callable[[], T], *uses: Tensor) -> T:
+        """Issue ``work`` after all that was issued so far; ``uses``: what it takes from there."""
+        if self.stream is None:
+            return work()
+        for tensor in uses:
+            if tensor.device == self.device:
+                self.stream.wait_stream(torch.cuda.current_stream(tensor.device))
+                tensor.record_stream(self.stream)
+        with self.entered():
+            return work()
+
+    def entered(self) -> AbstractContextManager[object]:
+        """As the current stream."""
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
