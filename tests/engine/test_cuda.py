@@ -1,0 +1,81 @@
+"""On a GPU: compiled, recorded, in company and in its own lanes, the engine says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from echo.config import compose
+from echo.engine import Engine, SpeechRequest
+from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
+from echo.sampling.packing import velocities
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+ON_CUDA = ("model=tiny", "model.device=cuda", "model.codec_device=cuda", "engine.max_load=null")
+REQUESTS = [
+    SpeechRequest("The kettle is on, and the tea is nearly ready.", seed=1),
+    SpeechRequest("Come in.", voice="oscar", seed=2),
+    SpeechRequest("It rained all night. The river is high. Mind the step.", voice="iris", seed=3),
+    SpeechRequest("Hello there.", seed=4, overrides={"speaker_kv_scale": 1.2}),
+]
+
+
+@contextmanager
+def engine(*settings: str) -> Iterator[Engine]:
+    with Engine.from_config(compose([*ON_CUDA, *settings])) as made:
+        made.warm_up()
+        yield made
+
+
+def together(engine: Engine) -> list[Any]:
+    return [stream.read() for stream in [engine.stream(request) for request in REQUESTS]]
+
+
+def difference(ours: Any, expected: Any) -> float:
+    """RMS of the difference over the RMS of what was expected."""
+    assert len(ours) == len(expected)
+    return float(np.sqrt(np.mean((ours - expected) ** 2) / np.mean(expected**2)))
+
+
+def test_company_and_graphs_leave_the_speech_as_it_is(tmp_path: Any) -> None:
+    cache = f"compile.cache_dir='{tmp_path}'"
+    with engine("compile=off", "model.dtype=float32") as plain:
+        alone = [plain.synthesize(request) for request in REQUESTS]
+        for ours, expected in zip(together(plain), alone, strict=True):
+            assert difference(ours, expected) < 0.02
+    for mode in ("graphs", "full"):
+        with engine(f"compile={mode}", "model.dtype=float32", cache) as fast:
+            assert fast.components.model.passes.recorded  # type: ignore[attr-defined]
+            for ours, expected in zip(together(fast), alone, strict=True):
+                assert difference(ours, expected) < 0.02
+
+
+def test_in_sixteen_bits_rows_of_any_lengths_share_one_attention_call() -> None:
+    with engine("compile=off", "model.dtype=bfloat16") as plain:
+        audio = together(plain)
+        assert all(np.isfinite(each).all() and np.abs(each).max() > 0.01 for each in audio)
+
+
+def test_a_block_is_sampled_without_waiting_for_the_device() -> None:
+    with engine("compile=off", "model.dtype=bfloat16") as made, torch.inference_mode():
+        c = made.components
+        text = c.model.encode_text(torch.tensor([[0, 72, 105]], device=c.model.device))
+        noise = draw_noise(torch.Generator(c.model.device).manual_seed(0), 32, 80, None)
+        shape = BlockShape(32, 4, 0.999, None)
+        steps = sample_block(
+            c.model, c.tables[c.model], Conditions(text, None), noise, shape, made.config.sampler
+        )
+        request = next(steps)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                request = steps.send(velocities([request])[0])
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
