@@ -12,8 +12,9 @@ from echo.api.audio import Output, preferred_format
 from echo.api.errors import validation_error
 from echo.audio.encode import FORMATS, MAX_RATE, MIN_RATE, get_format
 from echo.audio.tempo import MAX_SPEED, MIN_SPEED
+from echo.config.help import HELP
 from echo.engine import SpeechRequest
-from echo.engine.request import MAX_SEED, OVERRIDES
+from echo.engine.request import MAX_SEED, OVERRIDES, override_schemas
 from echo.errors import InvalidRequestError
 from echo.spec import SAMPLE_RATE
 
@@ -38,9 +39,23 @@ _VOICE_SCHEMA = {
     ]
 }
 _SEED_SCHEMA = {"type": ["integer", "null"], "minimum": -1, "maximum": MAX_SEED}
+_EXTRA_SCHEMA = {
+    "anyOf": [
+        {
+            "type": "object",
+            "properties": {
+                key: {**schema, "description": HELP[key]}
+                for key, schema in override_schemas().items()
+            },
+            "additionalProperties": True,
+        },
+        {"type": "null"},
+    ]
+}
 
 _Voice = Annotated[str | None, BeforeValidator(_voice_name), WithJsonSchema(_VOICE_SCHEMA)]
 _Seed = Annotated[Any, WithJsonSchema(_SEED_SCHEMA)]
+_Extra = Annotated[dict[str, Any] | None, WithJsonSchema(_EXTRA_SCHEMA)]
 
 
 class SpeechBody(BaseModel):
@@ -50,14 +65,10 @@ class SpeechBody(BaseModel):
 
     input: str = Field(
         json_schema_extra={"minLength": 1},  # the engine refuses less, in plainer words
-        description="The text. `[S1]`, `[S2]` switch speakers; `(laughs)` and the like are styles.",
+        description=HELP["input"],
         examples=["Hello, this is Echo."],
     )
-    voice: _Voice = Field(
-        None,
-        description="A voice of `/v1/voices`, with or without extension; or base64 audio, plain or "
-        "as a data URL. Absent: the configured default.",
-    )
+    voice: _Voice = Field(None, description=HELP["voice"])
     model: Any = Field(
         None, examples=["tts-1"], description="Accepted and ignored: a server has one model."
     )
@@ -88,14 +99,11 @@ class SpeechBody(BaseModel):
     instructions: str | None = Field(
         None, max_length=4096, description="Accepted and ignored: styles go into the text."
     )
-    seed: _Seed = Field(
-        None, description="The same seed gives the same audio. Absent or -1: random."
-    )
-    extra_body: dict[str, Any] | None = Field(
+    seed: _Seed = Field(None, description=HELP["seed"])
+    extra_body: _Extra = Field(
         None,
-        description="Any of these fields, and settings of the sampler and of the chunking: "
-        f"{', '.join(sorted(OVERRIDES))}. They count at the top level, too; what is given here "
-        "wins.",
+        description="Any of these fields, and the settings of a generation below. They count at "
+        "the top level, too; what is given here wins.",
     )
 
 

@@ -54,6 +54,12 @@ HELP: Mapping[str, str] = MappingProxyType(
         "chunk_chars_per_second": "Speaking rate of the estimate: characters per second.",
         "chunk_words_per_second": "Speaking rate of the estimate: words per second; the slower "
         "of the two counts.",
+        "vad_enabled": "A block with a long silence is made again with other noise. Takes longer "
+        "where that happens.",
+        "vad_silence_threshold_ms": "From this on a silence is too long, 50 to 60000 ms; shorter "
+        "blocks are not looked at.",
+        "vad_max_rerolls": "So often a block is made again, 0 to 20; then the least silent one is "
+        "taken.",
     }
 )
 """By the names that requests use: every key of a request's overrides, and the first three."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -54,7 +55,8 @@ class Engine:
     ) -> None:
         """An engine over networks that are there already; :meth:`from_config` loads them.
 
-        ``detector``: used by the VAD reroll if that is enabled; None: Silero's.
+        ``detector``: of the VAD reroll; None: Silero's, loaded when the first request wants it
+            or, where the configuration does, at once.
         """
         self.config = config
         self.components = components
@@ -63,7 +65,10 @@ class Engine:
         self.clones = CloneStore(config.voices, forget=self.forget_voice)
         self._compiled = False
         self._bank = VoiceBank(components, config.voices)
-        self._detector = (detector or SpeechDetector()) if config.vad.enabled else None
+        self._detector = detector
+        self._detector_lock = threading.Lock()
+        if config.vad.enabled:
+            self._speech_detector()
         limits = Limits(
             max_active=config.engine.max_active,
             max_queued=config.engine.max_queued,
@@ -128,8 +133,7 @@ class Engine:
             pending,
             info,
             feed,
-            vad=self.config.vad,
-            detector=self._detector,
+            detector=self._speech_detector() if settings.vad.enabled else None,
         )
         stream.attach(self._worker.submit(feed, generation))
         return stream
@@ -184,6 +188,12 @@ class Engine:
     def close(self) -> None:
         """Stop the worker; running requests fail with a clear error. Safe to repeat."""
         self._worker.close()
+
+    def _speech_detector(self) -> SpeechDetector:
+        with self._detector_lock:
+            if self._detector is None:
+                self._detector = SpeechDetector()
+            return self._detector
 
     def __enter__(self) -> Engine:
         return self

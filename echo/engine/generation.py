@@ -17,7 +17,7 @@ from torch import Tensor
 
 from echo.audio.tail import fade_out
 from echo.audio.vad import SpeechDetector, longest_silence_ms
-from echo.config.schema import SamplerConfig, VadConfig
+from echo.config.schema import SamplerConfig
 from echo.engine.components import Components
 from echo.engine.ops import Call, Op, Ops, Sound
 from echo.engine.plan import Plan
@@ -76,7 +76,6 @@ class Generation:
         info: StreamInfo,
         feed: Feed,
         *,
-        vad: VadConfig,
         detector: SpeechDetector | None,
     ) -> None:
         self._components = components
@@ -91,8 +90,8 @@ class Generation:
         if self._first_block is not None:
             first = replace(self._blocks[0], num_steps=FIRST_BLOCK_STEPS)
             self._blocks = (first, *self._blocks[1:])
-        self._vad = vad
-        self._detector = detector
+        self._vad = info.settings.vad
+        self._detector = detector  # None: no block is judged
         passes = 2 if voice is None else 3
         shapes = range(len(self._blocks))
         self._plan = Plan(len(self._texts), [self._in_block(i) for i in shapes], passes)

@@ -16,6 +16,7 @@ from echo.config.schema import (
     PresetConfig,
     SamplerConfig,
     TextConfig,
+    VadConfig,
     check_blocks,
     check_steps,
     per_block,
@@ -33,7 +34,7 @@ class SpeechRequest:
         voice: a voice's name, or base64 audio (plain or a data URL); None: the default voice.
         seed: of the noise, 0 ... 2^63 - 1; None or -1: drawn at random.
         streaming: blocks of the preset, for early first sound; else the non-streaming shape.
-        overrides: sampler, chunking and text settings by the names of :data:`OVERRIDES`.
+        overrides: sampler, chunking, text and reroll settings by the names of :data:`OVERRIDES`.
     """
 
     text: str
@@ -52,6 +53,7 @@ class GenerationSettings:
     sampler: SamplerConfig
     text: TextConfig
     chunking: ChunkingConfig
+    vad: VadConfig
 
 
 def resolve_seed(seed: object) -> int:
@@ -86,18 +88,22 @@ def resolve_settings(config: EchoConfig, request: SpeechRequest) -> GenerationSe
         preset = load_preset(given["preset"]) if "preset" in given else config.preset
         sampler = replace(config.sampler, **_subset(given, _SAMPLER))
         text = replace(config.text, **_subset(given, _TEXT))
-        chunking = replace(
-            config.chunking,
-            **{
-                k.removeprefix("chunking_").removeprefix("chunk_"): v
-                for k, v in _subset(given, _CHUNKING).items()
-            },
-        )
+        vad = replace(config.vad, **_unprefixed(_subset(given, _VAD)))
+        chunking = replace(config.chunking, **_unprefixed(_subset(given, _CHUNKING)))
         chunking = _within(chunking, config.model.max_chunk_seconds)
         blocks = _blocks(preset, sampler, given, streaming=request.streaming)
     except ConfigError as error:
         raise _as_request_error(error, given) from error
-    return GenerationSettings(preset.name, blocks, sampler, text, chunking)
+    return GenerationSettings(preset.name, blocks, sampler, text, chunking, vad)
+
+
+def override_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schemas of a request's ``overrides``, by name. null is none given or, where
+    :mod:`echo.config.help` says so, turns it off."""
+    return {
+        key: {"anyOf": [*kind.schema.get("anyOf", (kind.schema,)), {"type": "null"}]}
+        for key, kind in _KINDS.items()
+    }
 
 
 def _within(chunking: ChunkingConfig, longest: float | None) -> ChunkingConfig:
@@ -185,59 +191,71 @@ def _one_or_list_of(parse: Callable[[object], Any]) -> Callable[[object], Any]:
     return lambda value: parse_list(value) if isinstance(value, list | tuple) else parse(value)
 
 
-_WANTED = {
-    _whole: "a whole number",
-    _number: "a finite number",
-    _boolean: "true or false",
-    _string: "a string",
+@dataclass(frozen=True)
+class _Kind:
+    """Of values: how they are read (None: they are wrong), what to call them, their JSON Schema."""
+
+    parse: Callable[[object], Any]
+    wanted: str
+    schema: Mapping[str, Any]
+
+
+def _array(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item, "minItems": 1}
+
+
+_INTEGER, _REAL = {"type": "integer"}, {"type": "number"}
+_WHOLE = _Kind(_whole, "a whole number", _INTEGER)
+_NUMBER = _Kind(_number, "a finite number", _REAL)
+_FLAG = _Kind(_boolean, "true or false", {"type": "boolean"})
+_NAME = _Kind(_string, "a string", {"type": "string"})
+_SIZES = _Kind(_list_of(_whole), "a list of whole numbers", _array(_INTEGER))
+_STEPS = _Kind(
+    _one_or_list_of(_whole),
+    "a whole number, or a list with one per block",
+    {"anyOf": [_INTEGER, _array(_INTEGER)]},
+)
+_PER_BLOCK = _Kind(
+    _one_or_list_of(_number),
+    "a number, or a list with one per block",
+    {"anyOf": [_REAL, _array(_REAL)]},
+)
+_SAMPLER: dict[str, _Kind] = {
+    "cfg_scale_text": _NUMBER,
+    "cfg_scale_speaker": _NUMBER,
+    "cfg_min_t": _NUMBER,
+    "cfg_max_t": _NUMBER,
+    "guidance_mode": _NAME,
+    "truncation_factor": _PER_BLOCK,
+    "init_scale": _PER_BLOCK,
+    "rescale_k": _NUMBER,
+    "rescale_sigma": _NUMBER,
+    "speaker_kv_scale": _NUMBER,
+    "speaker_kv_min_t": _NUMBER,
+    "speaker_kv_max_layers": _WHOLE,
+    "early_stop_on_zero": _FLAG,
+    "zero_eps": _NUMBER,
+    "zero_tail_frames": _WHOLE,
+    "zero_tail_min_frac": _NUMBER,
+    "zero_tail_absmax": _NUMBER,
 }
-_SAMPLER: dict[str, tuple[Callable[[object], Any], str]] = {
-    **{
-        key: (_number, _WANTED[_number])
-        for key in (
-            "cfg_scale_text",
-            "cfg_scale_speaker",
-            "cfg_min_t",
-            "cfg_max_t",
-            "rescale_k",
-            "rescale_sigma",
-            "speaker_kv_scale",
-            "speaker_kv_min_t",
-            "zero_eps",
-            "zero_tail_min_frac",
-            "zero_tail_absmax",
-        )
-    },
-    "truncation_factor": (_one_or_list_of(_number), "a number, or a list with one per block"),
-    "init_scale": (_one_or_list_of(_number), "a number, or a list with one per block"),
-    "speaker_kv_max_layers": (_whole, _WANTED[_whole]),
-    "zero_tail_frames": (_whole, _WANTED[_whole]),
-    "early_stop_on_zero": (_boolean, _WANTED[_boolean]),
-    "guidance_mode": (_string, _WANTED[_string]),
+_TEXT: dict[str, _Kind] = {"max_text_length": _WHOLE, "normalize_exclamation": _FLAG}
+_CHUNKING: dict[str, _Kind] = {
+    "chunking_enabled": _FLAG,
+    "chunk_target_seconds": _NUMBER,
+    "chunk_min_seconds": _NUMBER,
+    "chunk_max_seconds": _NUMBER,
+    "chunk_chars_per_second": _NUMBER,
+    "chunk_words_per_second": _NUMBER,
 }
-_TEXT: dict[str, tuple[Callable[[object], Any], str]] = {
-    "max_text_length": (_whole, _WANTED[_whole]),
-    "normalize_exclamation": (_boolean, _WANTED[_boolean]),
+_VAD: dict[str, _Kind] = {
+    "vad_enabled": _FLAG,
+    "vad_silence_threshold_ms": _NUMBER,
+    "vad_max_rerolls": _WHOLE,
 }
-_CHUNKING: dict[str, tuple[Callable[[object], Any], str]] = {
-    "chunking_enabled": (_boolean, _WANTED[_boolean]),
-    **{
-        key: (_number, _WANTED[_number])
-        for key in (
-            "chunk_target_seconds",
-            "chunk_min_seconds",
-            "chunk_max_seconds",
-            "chunk_chars_per_second",
-            "chunk_words_per_second",
-        )
-    },
-}
-_SHAPE: dict[str, tuple[Callable[[object], Any], str]] = {
-    "preset": (_string, _WANTED[_string]),
-    "block_sizes": (_list_of(_whole), "a list of whole numbers"),
-    "num_steps": (_one_or_list_of(_whole), "a whole number, or a list with one per block"),
-}
-_PARSERS = {**_SAMPLER, **_TEXT, **_CHUNKING, **_SHAPE}
+_SHAPE: dict[str, _Kind] = {"preset": _NAME, "block_sizes": _SIZES, "num_steps": _STEPS}
+_KINDS = {**_SHAPE, **_SAMPLER, **_TEXT, **_CHUNKING, **_VAD}
+_PREFIXES = ("chunking_", "chunk_", "vad_")  # of requests' names; in conf/ they are groups
 _NULLABLE = frozenset(
     (
         "truncation_factor",
@@ -248,21 +266,21 @@ _NULLABLE = frozenset(
         "speaker_kv_max_layers",
     )
 )
-OVERRIDES = frozenset(_PARSERS)
-"""Names a request's ``overrides`` may use (service.md §1, and ``preset``)."""
+OVERRIDES = frozenset(_KINDS)
+"""Names a request's ``overrides`` may use (service.md §1, ``preset`` and the reroll's)."""
 
 
 def _parse(key: str, value: object) -> Any:
-    if key not in _PARSERS:
+    if key not in _KINDS:
         raise InvalidRequestError(
             f"unknown setting {key!r}; known are {', '.join(sorted(OVERRIDES))}", param=key
         )
     if value is None:
         return None
-    parser, wanted = _PARSERS[key]
-    parsed = parser(value)
+    kind = _KINDS[key]
+    parsed = kind.parse(value)
     if parsed is None:
-        raise InvalidRequestError(f"{key} is {_show(value)}; it must be {wanted}", param=key)
+        raise InvalidRequestError(f"{key} is {_show(value)}; it must be {kind.wanted}", param=key)
     return parsed
 
 
@@ -270,11 +288,20 @@ def _subset(given: Mapping[str, Any], keys: Mapping[str, object]) -> dict[str, A
     return {key: value for key, value in given.items() if key in keys}
 
 
+def _unprefixed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """By the names of ``conf/``."""
+    found = {}
+    for key, value in given.items():
+        prefix = next(p for p in _PREFIXES if key.startswith(p))
+        found[key.removeprefix(prefix)] = value
+    return found
+
+
 def _as_request_error(error: ConfigError, given: Mapping[str, Any]) -> InvalidRequestError:
     """The same problem under the request's own name for the setting."""
     key = error.param or ""
     short = key.rpartition(".")[2]
-    names = (short, f"chunk_{short}", f"chunking_{short}")
+    names = (short, *(prefix + short for prefix in _PREFIXES))
     name = next((n for n in names if n in given), short)
     return InvalidRequestError(error.message.replace(key, name), param=name)
 

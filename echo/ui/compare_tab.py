@@ -44,6 +44,7 @@ AXES = {
     "Following the voice": "cfg_scale_speaker",
     "Truncation": "truncation_factor",
     "Early stop": "early_stop_on_zero",
+    "Reroll of silences": "vad_enabled",
 }
 NOTHING = "Nothing"
 _SUGGESTED = {
@@ -52,6 +53,7 @@ _SUGGESTED = {
     "cfg_scale_speaker": ["2", "5", "8", "12"],
     "truncation_factor": ["0.8", "0.9", "1"],
     "early_stop_on_zero": ["on", "off"],
+    "vad_enabled": ["off", "on"],
 }
 PICKED = 2  # of the suggested values, at first
 FIRST_SEED_BITS = 31

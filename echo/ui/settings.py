@@ -52,6 +52,11 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "max_text_length": ("Bytes at once", WHOLE),
         "normalize_exclamation": ("Calm exclamations", FLAG),
     },
+    "Reroll": {
+        "vad_enabled": ("Reroll silences", FLAG),
+        "vad_silence_threshold_ms": ("Silent for", NUMBER),
+        "vad_max_rerolls": ("At most", WHOLE),
+    },
 }
 SIMPLE = ("cfg_scale_text", "cfg_scale_speaker")  # shown without asking for more
 STYLES: dict[str, dict[str, Any]] = {
@@ -81,6 +86,8 @@ class Control:
     @property
     def path(self) -> str:
         """Its key in the configuration: ``sampler.cfg_scale_text``."""
+        if self.group == "Reroll":
+            return "vad." + self.key.removeprefix("vad_")
         if self.group == "Text and chunks":
             if not self.key.startswith("chunk"):
                 return f"text.{self.key}"

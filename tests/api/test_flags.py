@@ -102,6 +102,14 @@ def test_reroll_of_blocks_without_speech(speak_with):
         assert {block.attempts for block in stream.stats.blocks} == {attempts}
 
 
+@pytest.mark.parametrize("place", [lambda given: {"extra_body": given}, lambda given: given])
+def test_a_request_asks_for_the_reroll_itself(speak_with, place):
+    wanted = {"vad_enabled": True, "vad_silence_threshold_ms": 100, "vad_max_rerolls": 1}
+    stream, _ = speak_with({}, **place(wanted))
+    assert {block.attempts for block in stream.stats.blocks} == {2}
+    assert {block.attempts for block in speak_with({})[0].stats.blocks} == {1}
+
+
 def test_the_reference_is_cut_to_its_longest(speak_with):
     _, whole = speak_with({})
     _, cut = speak_with({"ECHO_MAX_SPEAKER_LATENT_LENGTH": "8"})

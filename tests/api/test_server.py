@@ -14,6 +14,8 @@ import pytest
 from echo import __version__
 from echo.api.server import bind
 from echo.config import compose
+from echo.config.help import HELP
+from echo.engine.request import OVERRIDES
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,7 +154,12 @@ def test_the_documentation_describes_the_body_and_the_errors(running):
     schema = speech["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["input"]
     assert all("description" in field for field in schema["properties"].values())
-    assert "block_sizes" in schema["properties"]["extra_body"]["description"]
+    settings = schema["properties"]["extra_body"]["anyOf"][0]["properties"]
+    assert {key: field["description"] for key, field in settings.items()} == {
+        key: HELP[key] for key in OVERRIDES
+    }
+    assert {"type": "null"} in settings["rescale_k"]["anyOf"]
+    assert schema["properties"]["input"]["description"] == HELP["input"]
     assert {"200", "400", "413", "429", "500"} <= set(speech["responses"])
     assert "422" not in speech["responses"]
 

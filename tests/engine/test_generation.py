@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from echo.config import EchoConfig
 from echo.engine import Engine, SpeechRequest
 from echo.engine.components import Components
-from echo.errors import GenerationError
+from echo.errors import GenerationError, InvalidRequestError
 from echo.spec import HOP
 from fakes import ScriptedDetector, aiming
 
@@ -169,6 +170,44 @@ def test_a_block_shorter_than_the_threshold_is_not_judged(aimed) -> None:  # typ
         True,
         False,
     ]
+
+
+def test_a_request_turns_the_reroll_on_and_off_for_itself(aimed) -> None:  # type: ignore[no-untyped-def]
+    wanted = {"vad_enabled": True, "vad_silence_threshold_ms": 300, "vad_max_rerolls": 1}
+    engine = aimed(ALWAYS, VAD[2], silences_ms=[900, 400, 100, 100])
+    plain = engine.stream(SpeechRequest(TEXT, seed=4))
+    plain.read()
+    assert [block.attempts for block in plain.stats.blocks] == [1, 1, 1]
+    rerolled = engine.stream(SpeechRequest(TEXT, seed=4, overrides=wanted))
+    rerolled.read()
+    assert [block.attempts for block in rerolled.stats.blocks] == [2, 1, 1]
+
+    engine = aimed(ALWAYS, *VAD, silences_ms=[900, 900, 900, 900])
+    off = engine.stream(SpeechRequest(TEXT, seed=4, overrides={"vad_enabled": False}))
+    off.read()
+    assert [block.longest_silence_ms for block in off.stats.blocks] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("vad_enabled", 1, "vad_enabled is 1; it must be true or false"),
+        ("vad_max_rerolls", 21, "vad_max_rerolls is 21; the highest allowed value is 20"),
+        ("vad_silence_threshold_ms", 0, "vad_silence_threshold_ms is 0.0; the lowest allowed"),
+    ],
+)
+def test_an_impossible_reroll_names_the_requests_own_setting(aimed, key, value, problem) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InvalidRequestError, match=problem) as caught:
+        aimed(ALWAYS).stream(SpeechRequest(TEXT, overrides={key: value}))
+    assert caught.value.param == key
+
+
+def test_the_detector_is_loaded_only_when_a_request_wants_it(aimed, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setitem(sys.modules, "silero_vad", None)
+    engine = aimed(ALWAYS)
+    engine.synthesize(SpeechRequest(TEXT, seed=1))
+    with pytest.raises(ImportError):
+        engine.stream(SpeechRequest(TEXT, seed=1, overrides={"vad_enabled": True}))
 
 
 def test_a_model_for_the_first_block_takes_five_steps_without_guidance(

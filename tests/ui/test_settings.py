@@ -30,6 +30,7 @@ def test_fields_as_they_are_at_first_change_nothing(toy_config):
         {"block_sizes": [64]},
         {"chunk_target_seconds": 25.0, "max_text_length": 200, "normalize_exclamation": False},
         {**FLAT, **FORCED},
+        {"vad_enabled": True, "vad_silence_threshold_ms": 700.0, "vad_max_rerolls": 1},
     ],
 )
 def test_what_is_filled_in_is_what_a_request_takes(toy_config, given):
@@ -52,6 +53,7 @@ def test_a_control_knows_its_key_in_the_configuration(toy_config):
     assert paths["chunk_min_seconds"] == "chunking.min_seconds"
     assert paths["max_text_length"] == "text.max_text_length"
     assert paths["num_steps"] == "preset.num_steps"
+    assert paths["vad_max_rerolls"] == "vad.max_rerolls"
 
 
 def test_a_list_with_a_word_in_it_is_one_sentence(toy_config):
