@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from echo.api.server import main
+from echo.ui.launch import page_beside_api
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], page_beside_api))

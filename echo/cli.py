@@ -83,8 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(arguments: list[str]) -> int:
     from echo.api.server import main as serve
+    from echo.ui.launch import page_beside_api
 
-    return serve(arguments)
+    return serve(arguments, page_beside_api)
 
 
 def _ui(arguments: list[str]) -> int:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from echo.api.errors import Problem, refuse
 from echo.config import ServerConfig
+from echo.config.schema import PAGE_PATH
 from echo.errors import ConfigError
 
 OPEN_PATHS = ("/", "/health", "/ready", "/docs", "/docs/oauth2-redirect", "/openapi.json")
@@ -69,17 +70,23 @@ class Keys:
 
 
 class KeyCheck:
-    """Answers 401 to requests without a right key, if there are ``keys``; docs and health open."""
+    """Answers 401 to requests without a right key, if there are ``keys``; docs and health open.
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    Browsers send no key: ``page_locked`` says that the page asks for a password, and leaves it to
+    that. Without one the page is behind the keys, out of reach.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, *, page_locked: bool = False) -> None:
         self._app = app
         self._keys = keys
+        self._page_locked = page_locked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             client = scope.get("client") or ("unknown",)
             caller: str | None = client[0]
-            if self._keys and not _is_open(scope):
+            left_to_page = self._page_locked and is_page(scope)
+            if self._keys and not left_to_page and not _is_open(scope):
                 caller = self._keys.caller(Headers(scope=scope).get("authorization", ""))
             if caller is None:
                 await refuse(_UNAUTHORISED, scope, receive, send)
@@ -138,7 +145,8 @@ class OriginCheck:
 class ConcurrencyLimit:
     """Answers 429 to requests over ``server.max_concurrent`` or ``server.max_concurrent_per_key``.
 
-    Those that only read don't count; a WebSocket counts while it is open.
+    Those that only read don't count, nor do the page's: its speech waits in the engine's queue,
+    outside of any request. A WebSocket counts while it is open.
     """
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
@@ -149,7 +157,9 @@ class ConcurrencyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if kind not in ("http", "websocket") or (kind == "http" and scope["method"] in READING):
+        if kind not in ("http", "websocket") or (
+            kind == "http" and (scope["method"] in READING or is_page(scope))
+        ):
             await self._app(scope, receive, send)
             return
         caller = scope["state"][CALLER]
@@ -238,6 +248,12 @@ def _name_of(host: str) -> str:
     if name.startswith("["):
         return name[1:].partition("]")[0]
     return name.partition(":")[0].removesuffix(".")
+
+
+def is_page(scope: Scope) -> bool:
+    """Whether a request is for the page or something below it."""
+    path: str = scope["path"]
+    return path == PAGE_PATH or path.startswith(f"{PAGE_PATH}/")
 
 
 def is_loopback(host: str) -> bool:

@@ -62,7 +62,7 @@ def _add_limits(app: FastAPI, whole: EchoConfig, keys: Keys) -> None:
         clone_max_bytes=clone_bytes if inworld.clone_enabled else 0,
     )
     app.add_middleware(ConcurrencyLimit, config=config)
-    app.add_middleware(KeyCheck, keys=keys)
+    app.add_middleware(KeyCheck, keys=keys, page_locked=whole.ui.password is not None)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, Field
+from starlette.routing import Mount
 
 from echo import __version__
 from echo.api.describe import openai_errors
@@ -63,7 +64,8 @@ def health_router(engine: Engine, app: FastAPI) -> APIRouter:
 
 
 def _endpoints(app: FastAPI) -> list[str]:
-    """``METHOD /path`` of every documented route, and where the documentation is."""
+    """``METHOD /path`` of every documented route, and where page and documentation are."""
     paths = app.openapi()["paths"]
     listed = [f"{method.upper()} {path}" for path, item in paths.items() for method in item]
-    return [*listed, f"GET {app.docs_url}"]
+    pages = [f"GET {route.path}" for route in app.routes if isinstance(route, Mount)]
+    return [*listed, *pages, f"GET {app.docs_url}"]

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -29,6 +30,11 @@ from echo.config import (
 from echo.errors import EchoError
 from echo.voices.store import VoiceStore
 
+if TYPE_CHECKING:  # torch comes with it
+    from fastapi import FastAPI
+
+    from echo.engine import Engine
+
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "Serve speech over HTTP: POST /v1/audio/speech; documentation at /docs."
@@ -41,23 +47,42 @@ MAX_SOCKET_MESSAGE_BYTES = 1 << 20  # of a WebSocket
 INTERRUPTED = 130  # exit status after Ctrl-C
 
 
-def main(argv: Sequence[str]) -> int:
+class Page(Protocol):
+    """What is served beside the API, for browsers."""
+
+    path: str
+
+    def mount(self, app: FastAPI, engine: Engine) -> None:
+        """Add itself to ``app``, whose lifespan the server runs."""
+
+    def stop(self) -> None:
+        """End what its visitors have open; in the server's event loop."""
+
+
+class PageOf(Protocol):
+    """Who makes the page that a configuration asks for, if it does."""
+
+    def __call__(self, config: EchoConfig, *, keyed: bool) -> Page | None:
+        """``keyed``: the server wants keys. Raises ConfigError where there can't be one."""
+
+
+def main(argv: Sequence[str], page_of: PageOf | None = None) -> int:
     """The program: serve as ``argv`` says until interrupted; returns the exit status."""
 
     def run(config: EchoConfig) -> int:
-        return serve(config, parse_program_args(argv, DESCRIPTION).overrides)
+        return serve(config, parse_program_args(argv, DESCRIPTION).overrides, page_of)
 
     return run_program(argv, run, DESCRIPTION)
 
 
-def serve(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
+def serve(config: EchoConfig, overrides: Sequence[str] = (), page_of: PageOf | None = None) -> int:
     """Load the engine, serve until interrupted, and clean up; returns the exit status.
 
     ``overrides``: those that ``config`` was composed with, to tell which settings came from the
     environment. The port is reserved first and opens when the engine is warm.
 
     Raises:
-        EchoError: the port can't be had, or the engine can't be loaded.
+        EchoError: the port or the page can't be had, or the engine can't be loaded.
     """
     configure_logging(debug=config.engine.debug, format=config.server.log_format)
     if threading.current_thread() is threading.main_thread():
@@ -72,11 +97,16 @@ def serve(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
             from echo.api.app import create_app
             from echo.engine import Engine
 
-            if not Keys.of(config.server) and not is_loopback(config.server.host):
+            keyed = bool(Keys.of(config.server))
+            if not keyed and not is_loopback(config.server.host):
                 log.warning("open to other machines without keys; see server.api_keys_file")
+            page = page_of(config, keyed=keyed) if page_of is not None else None
             with Engine.from_config(config) as engine:
+                app = create_app(engine, config)
+                if page is not None:
+                    page.mount(app, engine)
                 engine.warm_up()
-                server = EchoServer(create_app(engine, config), listener)
+                server = EchoServer(app, listener, page)
                 server.run()
     except KeyboardInterrupt:
         if server is None or not server.started:
@@ -129,14 +159,17 @@ def bind(config: ServerConfig) -> socket.socket:
 
 
 class EchoServer(uvicorn.Server):
-    """uvicorn over ``app`` on a bound ``listener``; says where when it listens."""
+    """uvicorn over ``app`` on a bound ``listener``; says where when it listens.
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    ``page``: what is mounted in ``app`` for browsers.
+    """
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, page: Page | None = None) -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,  # Watch has it, without paths
-            lifespan="off",
+            lifespan="on" if page is not None else "off",
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
@@ -145,6 +178,7 @@ class EchoServer(uvicorn.Server):
         super().__init__(config)
         self.host, self.port = listener.getsockname()[:2]
         self._listener = listener
+        self._page = page
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until stopped.
@@ -160,7 +194,13 @@ class EchoServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            log.info("listening on %s (documentation at /docs; Ctrl-C stops)", self.url)
+            page = f"the page is at {self._page.path}; " if self._page is not None else ""
+            log.info("listening on %s (%sdocumentation at /docs; Ctrl-C stops)", self.url, page)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._page is not None:
+            self._page.stop()
+        await super().shutdown(sockets)
 
     @property
     def url(self) -> str:

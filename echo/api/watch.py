@@ -8,10 +8,11 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from echo.api.access import OPEN_PATHS
+from echo.api.access import OPEN_PATHS, is_page
 from echo.api.call import CALL, Call, Observer
 from echo.api.errors import FLAT_PATHS
 from echo.api.middleware import request_id_of
+from echo.config.schema import PAGE_PATH
 from echo.errors import BusyError, CancelledError, InvalidRequestError
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class Watch:
         route = route_of(scope)
         if self._observer is not None:
             self._observer.http_ended(method, route, f"{status // 100}xx" if status else "none")
-        level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
+        quiet = scope["path"] in QUIET_PATHS or is_page(scope)  # a page makes dozens of calls
+        level = logging.DEBUG if quiet else logging.INFO
         fields = {
             "event": "call",
             "method": method,
@@ -90,7 +92,10 @@ def protocol_of(scope: Scope) -> str:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that took the call, such as ``/v1/models/{model_id}``."""
+    """The template of the route that took the call, such as ``/v1/models/{model_id}``; all of the
+    page is one."""
+    if is_page(scope):
+        return PAGE_PATH
     template = getattr(scope.get("route"), "path_format", None)
     if isinstance(template, str):
         return template

@@ -15,6 +15,7 @@ from echo.errors import ConfigError
 from echo.spec import MAX_LATENTS, MAX_SPEAKER_LATENTS, MAX_TEXT_TOKENS
 
 MAX_STEPS = 200  # more never helped and would let one request hold the device for minutes
+PAGE_PATH = "/ui"  # of the page on the API's server
 
 DTYPES = ("bfloat16", "float16", "float32")
 MAX_SEED = 2**63 - 1  # the highest one that every torch.Generator takes
@@ -289,6 +290,7 @@ class ServerConfig:
 class UIConfig:
     """The page in the browser."""
 
+    on_server: bool | None  # beside the API; None: where Gradio is installed and keys don't forbid
     host: str
     port: int
     password: str | None = field(repr=False)  # asked for before the page; None: none

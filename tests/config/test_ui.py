@@ -35,3 +35,9 @@ def test_the_password_is_never_shown():
 def test_an_empty_password_is_not_taken_for_none(setting):
     with pytest.raises(ConfigError, match="must not be empty; null for none"):
         compose(["model=tiny", setting])
+
+
+@pytest.mark.parametrize(("word", "value"), [("null", None), ("on", True), ("false", False)])
+def test_the_page_on_the_server_is_left_to_it_or_turned_on_or_off(word, value):
+    assert compose(["model=tiny", f"ui.on_server={word}"]).ui.on_server is value
+    assert compose(["model=tiny"]).ui.on_server is None

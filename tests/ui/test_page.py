@@ -57,12 +57,12 @@ class Visitor:
 
     def __init__(self, url, http, stack):
         self._url, self._http, self._stack = url, http, stack
-        self._session = uuid.uuid4().hex
+        self.session = uuid.uuid4().hex
         found = http.get(f"{url}config").raise_for_status().json()["dependencies"]
         self._buttons = {each["api_name"]: each["id"] for each in found}
 
     def press(self, button, data):
-        body = {"data": data, "fn_index": self._buttons[button], "session_hash": self._session}
+        body = {"data": data, "fn_index": self._buttons[button], "session_hash": self.session}
         kind = "queue/join" if button in QUEUED else f"run/{button}"
         response = self._http.post(f"{self._url}gradio_api/{kind}", json=body)
         return response.raise_for_status().json()
@@ -73,7 +73,7 @@ class Visitor:
             self._http.stream(
                 "GET",
                 f"{self._url}gradio_api/queue/data",
-                params={"session_hash": self._session},
+                params={"session_hash": self.session},
             )
         )
         for line in response.iter_lines():
