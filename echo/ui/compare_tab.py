@@ -34,7 +34,7 @@ from echo.ui.form import (
 )
 from echo.ui.session import Run, Session
 from echo.ui.shelf import Clip
-from echo.ui.speak import Form, Result, speak
+from echo.ui.speak import Form, Result, as_sentence, speak
 
 AXES = {
     "Presets": "preset",
@@ -148,7 +148,7 @@ def comparer(engine: Engine) -> Any:
                 yield [gr.HTML(grid, visible=True), *hidden]
         except EchoError as error:
             yield [gr.skip(), gr.skip(), gr.skip()]
-            raise gr.Error(error.message, print_exception=False) from error
+            raise gr.Error(as_sentence(error.message), print_exception=False) from error
 
     return on_compare
 

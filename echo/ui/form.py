@@ -15,13 +15,13 @@ from echo.config.schema import EchoConfig
 from echo.engine import Engine
 from echo.errors import EchoError
 from echo.ui.settings import (
+    AS_TEXT,
     CHOICE,
     CONTROLS,
     FLAG,
     FLAT,
     FORCED,
     GROUPS,
-    LIST,
     MODES,
     SIMPLE,
     STYLES,
@@ -30,7 +30,7 @@ from echo.ui.settings import (
     fields,
     overrides,
 )
-from echo.ui.speak import Form
+from echo.ui.speak import Form, as_sentence
 from echo.ui.texts import text_choices
 
 RANDOM_SEED = -1
@@ -79,7 +79,7 @@ def sentences(handler: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return handler(*given, **named)
         except EchoError as error:
-            raise gr.Error(error.message, print_exception=False) from error
+            raise gr.Error(as_sentence(error.message), print_exception=False) from error
 
     return shown
 
@@ -265,11 +265,11 @@ def _field(config: EchoConfig, control: Control) -> Any:
         return gr.Checkbox(**common)
     if control.kind == CHOICE:
         return gr.Dropdown(choices=list(MODES), **common)
-    if control.kind == LIST:
+    if control.kind in AS_TEXT:
         return gr.Textbox(placeholder=_placeholder(config, control), max_lines=1, **common)
     precision = 0 if control.kind == WHOLE else None
     step = 1 if precision == 0 else 0.1
-    return gr.Number(precision=precision, step=step, placeholder="off", **common)
+    return gr.Number(precision=precision, step=step, **common)
 
 
 def _info(key: str) -> str:
@@ -280,8 +280,13 @@ def _info(key: str) -> str:
 def _placeholder(config: EchoConfig, control: Control) -> str:
     if control.path.startswith("preset."):
         return ", ".join(map(str, getattr(config.preset, control.key)))
-    return "off"
+    return _EMPTY.get(control.key, "off")
 
 
 _REST = 3 + len(CONTROLS)  # fields after text and voice
+_EMPTY = {
+    "truncation_factor": "1",
+    "speaker_kv_min_t": "throughout",
+    "speaker_kv_max_layers": "all",
+}
 _CONTROLS = {control.key: control for control in CONTROLS}

@@ -20,6 +20,10 @@ LOGO = (
     'stroke-width="3" stroke-linecap="round"><path d="M5 12v8M11 6v20M17 10v12M23 13v6"/>'
     '<path d="M28.5 14.5v3" opacity=".55"/></svg>'
 )
+ICON = (
+    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32' fill='none' stroke='%230f766e' "
+    "stroke-width='3' stroke-linecap='round'><path d='M5 12v8M11 6v20M17 10v12M23 13v6'/></svg>"
+)
 THEME_BUTTON = (
     '<button class="round" type="button" aria-label="Light or dark" '
     'onclick="window.echoTheme()"><svg viewBox="0 0 24 24" fill="none" stroke="currentColor" '
@@ -97,6 +101,8 @@ def theme() -> gr.Theme:
         body_background_fill_dark="#10171d",
         block_background_fill_dark="#18222b",
         block_border_color_dark="#2b3843",
+        block_info_text_color="#5b6b7b",
+        block_info_text_color_dark="#9aabb9",
         input_background_fill_dark="#10171d",
         input_border_color_dark="#2b3843",
     )
@@ -108,6 +114,7 @@ def stylesheet() -> str:
 
 
 def head() -> str:
-    """The page's script, and the style of what is around Gradio's container."""
+    """The page's script and icon, and the style of what is around Gradio's container."""
     style, script = ((STATIC / name).read_text("utf-8") for name in ("frame.css", "page.js"))
-    return f"<style>{style}</style><script>{script}</script>"
+    icon = f'<link rel="icon" href="data:image/svg+xml,{ICON}">'
+    return f"{icon}<style>{style}</style><script>{script}</script>"

@@ -11,6 +11,8 @@ from echo.config import EchoConfig
 from echo.errors import InvalidRequestError
 
 NUMBER, WHOLE, FLAG, LIST, CHOICE = "number", "whole", "flag", "list", "choice"
+OPTIONAL = "optional"  # a number or nothing: typed as a text, as fields for numbers show 0 for that
+AS_TEXT = (LIST, OPTIONAL)
 
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Guidance": {
@@ -27,13 +29,13 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Noise and rescaling": {
         "truncation_factor": ("Truncation", LIST),
         "init_scale": ("Initial scale", LIST),
-        "rescale_k": ("Rescale k", NUMBER),
-        "rescale_sigma": ("Rescale σ", NUMBER),
+        "rescale_k": ("Rescale k", OPTIONAL),
+        "rescale_sigma": ("Rescale σ", OPTIONAL),
     },
     "Force the voice": {
-        "speaker_kv_scale": ("Scale", NUMBER),
-        "speaker_kv_min_t": ("Until time", NUMBER),
-        "speaker_kv_max_layers": ("Layers", WHOLE),
+        "speaker_kv_scale": ("Scale", OPTIONAL),
+        "speaker_kv_min_t": ("Until time", OPTIONAL),
+        "speaker_kv_max_layers": ("Layers", OPTIONAL),
     },
     "Early stop": {
         "early_stop_on_zero": ("Stop in silence", FLAG),
@@ -80,7 +82,7 @@ class Control:
 
     key: str
     label: str
-    kind: str  # one of NUMBER, WHOLE, FLAG, LIST, CHOICE
+    kind: str  # one of NUMBER, WHOLE, FLAG, LIST, CHOICE, OPTIONAL
     group: str
 
     @property
@@ -100,15 +102,18 @@ class Control:
         if section == "preset":
             return None
         value = getattr(getattr(config, section), name)
-        return as_text(value) if self.kind == LIST else value
+        return as_text(value) if self.kind in AS_TEXT else value
 
     def read(self, value: Any) -> Any:
         """The field's content as a request's value; None where it is empty.
 
-        Raises InvalidRequestError for what is no list of numbers.
+        Raises InvalidRequestError for what is no number or, of a LIST, no numbers.
         """
-        if self.kind == LIST:
-            return _numbers(self.key, value)
+        if self.kind in AS_TEXT:
+            numbers = _numbers(self.key, value)
+            if self.kind == OPTIONAL and isinstance(numbers, list):
+                raise InvalidRequestError(f"{self.key} takes one number", param=self.key)
+            return numbers
         if value is None or value == "":
             return None
         return int(value) if self.kind == WHOLE and float(value).is_integer() else value
@@ -138,7 +143,7 @@ def overrides(config: EchoConfig, values: Sequence[Any]) -> dict[str, Any]:
 def fields(config: EchoConfig, given: Mapping[str, Any]) -> list[Any]:
     """The opposite of :func:`overrides`: contents of the fields, in the order of CONTROLS."""
     return [
-        (as_text(given[c.key]) if c.kind == LIST else given[c.key])
+        (as_text(given[c.key]) if c.kind in AS_TEXT else given[c.key])
         if c.key in given
         else c.default(config)
         for c in CONTROLS

@@ -88,7 +88,16 @@ def speak(engine: Engine, form: Form, run: Run) -> Generator[Update, None, None]
             run.attach(stream)
             yield from _follow(stream, run)
     except EchoError as error:
-        yield Update(f"Error: {error.message}", error=error.message)
+        sentence = as_sentence(error.message)
+        yield Update(sentence, error=sentence)
+
+
+def as_sentence(message: str) -> str:
+    """An error's message for people to read: a capital, but for a setting's name, and a stop."""
+    first = message.split(" ", 1)[0]
+    capital = first if "_" in first else first[:1].upper() + first[1:]
+    end = "" if message.endswith((".", "!", "?")) else "."
+    return capital + message[len(first) :] + end
 
 
 def _request(engine: Engine, form: Form) -> SpeechRequest:

@@ -31,7 +31,7 @@ from echo.ui.form import (
 from echo.ui.session import Entry, Run, Session
 from echo.ui.settings import from_query, to_query
 from echo.ui.shelf import Clip
-from echo.ui.speak import Form, Result, Update, speak
+from echo.ui.speak import Form, Result, Update, as_sentence, speak
 from echo.voices.source import resolve
 
 IDLE = cards.Stage("idle", "Ready. The sound begins with the first block.")
@@ -70,7 +70,7 @@ def layout(engine: Engine) -> SpeakTab:
 def wire(tab: SpeakTab, engine: Engine, session: gr.State, history: gr.HTML) -> None:
     """What its buttons do."""
     config, inputs, extras = engine.config, tab.fields.all(), tab.extras
-    tab.speak.click(
+    spoken = tab.speak.click(
         speaker(engine),
         inputs=[session, *inputs],
         outputs=[tab.stage, history],
@@ -79,6 +79,8 @@ def wire(tab: SpeakTab, engine: Engine, session: gr.State, history: gr.HTML) -> 
         concurrency_limit=None,  # the engine has a queue of its own
         show_progress="hidden",  # the status line says more
     )
+    # It yields its own errors as sentences: what fails is the connection.
+    spoken.failure(None, js="() => { window.echoLost(); }")
     tab.stop.click(Session.stop, inputs=session, api_name="stop", **AT_ONCE)
     extras.dice.click(lambda: secrets.randbits(SEED_BITS), outputs=tab.fields.seed, **AT_ONCE)
     extras.last.click(last_seed, inputs=session, outputs=tab.fields.seed, **AT_ONCE)
@@ -123,7 +125,7 @@ def speaker(engine: Engine) -> Any:
         try:
             form = read_fields(engine.config, *values)
         except EchoError as error:
-            yield [cards.stage(cards.Stage("error", error.message)), gr.skip()]
+            yield [cards.stage(cards.Stage("error", as_sentence(error.message))), gr.skip()]
             return
         yield from _spoken(engine, session, form, run)
 

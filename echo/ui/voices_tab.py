@@ -59,12 +59,12 @@ def layout(engine: Engine) -> VoicesTab:
     """The list, the chosen voice, and a form for a new one where that is allowed."""
     listing = html(_listing(engine, None), elem_id="voices", js_on_load=PICK)
     chosen = gr.Textbox(visible="hidden", elem_id="chosen")
-    details = html(elem_id="details")
     with gr.Row():
         use = gr.Button("Speak with it", elem_id="use", min_width=120)
         copy = gr.Button("Hear what the codec keeps", elem_id="codec", min_width=200)
         delete = gr.Button("Delete", variant="stop", elem_id="delete", visible=False, min_width=90)
         refresh = gr.Button("Look again", elem_id="refresh", min_width=110)
+    details = html(elem_id="details")
     new = _layout_new() if engine.config.inworld.clone_enabled else None
     if new is None:
         gr.Markdown(CLONING_OFF)

@@ -3,12 +3,17 @@
 import contextlib
 import shutil
 import socket
+import threading
+import time
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
 
-from echo.ui.launch import open_page
+from echo.api.app import create_app
+from echo.api.server import EchoServer, bind
+from echo.ui.launch import ServedPage, open_page
 from echo.ui.session import Session
 from echo.ui.shelf import Shelf
 
@@ -53,6 +58,41 @@ def serve(make_engine, monkeypatch, tmp_path):
     yield start
     for page in pages:
         page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def serving(engine):
+    """The API of ``engine`` with the page in it, on a free port; gives the server."""
+    page = ServedPage()
+    with bind(engine.config.server) as listener:
+        app = create_app(engine, engine.config)
+        page.mount(app, engine)
+        server = EchoServer(app, listener, page)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            while not server.started:
+                assert thread.is_alive()
+                time.sleep(0.02)
+            yield server
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def served(make_engine, monkeypatch, tmp_path):
+    """Serve API and page with some overrides; gives the engine, a client and the server."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    with contextlib.ExitStack() as stack:
+
+        def start(*overrides, components=None):
+            engine = make_engine("server.port=0", *overrides, components=components)
+            server = stack.enter_context(serving(engine))
+            client = httpx.Client(base_url=server.url, timeout=20)
+            return engine, stack.enter_context(client), server
+
+        yield start
 
 
 @pytest.fixture(scope="session")

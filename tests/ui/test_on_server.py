@@ -1,61 +1,24 @@
 """The page at /ui of the API's server: who gets it, what of Gradio is let through, how it ends."""
 
 import contextlib
-import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx
 import pytest
 
-from echo.api.app import create_app
-from echo.api.server import EchoServer, bind
 from echo.engine import SpeechRequest
 from echo.errors import ConfigError
-from echo.ui.launch import ServedPage, page_beside_api
+from echo.ui.launch import page_beside_api
 from tests.ui.test_page import ENDLESS, LONG_TEXT, TEXT, filled, visitor, wait_until
 
 KEY, PASSWORD = "a-key-of-the-api", "open-sesame"
 KEYS, LOCKED = f"server.api_keys={KEY}", f"ui.password={PASSWORD}"
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"origin": "http://evil.example"}
-
-
-@contextlib.contextmanager
-def serving(engine, page):
-    """The API with ``page`` in it on a free port; gives the server."""
-    config = engine.config
-    with bind(config.server) as listener:
-        app = create_app(engine, config)
-        page.mount(app, engine)
-        server = EchoServer(app, listener, page)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            wait_until(lambda: server.started)
-            yield server
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@pytest.fixture
-def served(make_engine, monkeypatch, tmp_path):
-    """Serve API and page with some overrides; gives the engine and a client."""
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
-    with contextlib.ExitStack() as stack:
-
-        def start(*overrides):
-            engine = make_engine("server.port=0", *overrides)
-            server = stack.enter_context(serving(engine, ServedPage()))
-            return engine, stack.enter_context(httpx.Client(base_url=server.url, timeout=20))
-
-        yield start
 
 
 @pytest.mark.parametrize(
@@ -121,7 +84,7 @@ def test_serve_py_needs_no_gradio(tmp_path):
 
 def test_one_engine_speaks_for_both_and_the_log_says_where(served, caplog):
     with caplog.at_level("INFO"):
-        engine, client = served()
+        engine, client, _ = served()
     assert "(the page is at /ui; documentation at /docs" in caplog.text
     assert "GET /ui" in client.get("/").json()["endpoints"]
     moved = client.get("/ui")
@@ -134,7 +97,7 @@ def test_one_engine_speaks_for_both_and_the_log_says_where(served, caplog):
 
 
 def test_with_keys_the_page_opens_with_its_password_and_the_api_with_a_key(served):
-    _, client = served(KEYS, LOCKED)
+    _, client, _ = served(KEYS, LOCKED)
     for path in ("/ui/config", "/ui/gradio_api/queue/data?session_hash=x", "/ui/gradio_api/info"):
         assert client.get(path).status_code == 401, path
     for path in ("/ui/gradio_api/queue/join", "/ui/gradio_api/upload", "/ui/gradio_api/run/stop"):
@@ -149,20 +112,20 @@ def test_with_keys_the_page_opens_with_its_password_and_the_api_with_a_key(serve
 
 
 def test_a_page_without_a_password_would_stay_behind_the_keys(served):
-    _, client = served(KEYS)
+    _, client, _ = served(KEYS)
     for path in ("/ui", "/ui/", "/ui/config", "/ui/assets/x.js", "/ui/echo-clips/x.wav"):
         assert client.get(path).status_code == 401, path
     assert client.post("/ui/login", data={"username": "me", "password": "x"}).status_code == 401
 
 
 def test_strange_pages_neither_call_nor_read_this_one(served):
-    _, client = served()
+    _, client, _ = served()
     rebound = client.get("/ui/config", headers={"host": "evil.example"})
     assert rebound.json()["error"]["code"] == "host_not_allowed"
     for path in ("/ui/gradio_api/queue/join", "/ui/gradio_api/upload", "/ui/login"):
         assert client.post(path, headers=ELSEWHERE, json={}).status_code == 403, path
     # Under a name that is not the machine's own, Gradio by itself would let every origin read.
-    _, named = served("server.allowed_hosts=['*']", LOCKED)
+    _, named, _ = served("server.allowed_hosts=['*']", LOCKED)
     for headers in (ELSEWHERE, {**ELSEWHERE, "access-control-request-method": "GET"}):
         for method in ("GET", "OPTIONS"):
             reply = named.request(method, "/ui/config", headers={**headers, "host": "page.lan"})
@@ -183,7 +146,7 @@ def test_strange_pages_neither_call_nor_read_this_one(served):
     ],
 )
 def test_what_the_page_does_not_need_of_gradio_is_not_there(served, path):
-    _, client = served()
+    _, client, _ = served()
     connection = HTTPConnection(client.base_url.host, client.base_url.port)  # leaves ../ as it is
     with contextlib.closing(connection):
         connection.request("GET", f"/ui{path}")
@@ -192,7 +155,7 @@ def test_what_the_page_does_not_need_of_gradio_is_not_there(served, path):
 
 
 def test_uploads_obey_the_limits_of_the_server_and_of_voices(served):
-    _, client = served("server.max_body_bytes=200000", "voices.max_inline_bytes=50000")
+    _, client, _ = served("server.max_body_bytes=200000", "voices.max_inline_bytes=50000")
 
     def upload(size, *, announced):
         files = {"files": ("clip.wav", b"x" * size, "audio/wav")}
@@ -213,7 +176,7 @@ def test_uploads_obey_the_limits_of_the_server_and_of_voices(served):
 
 
 def test_calls_of_the_page_are_one_series_and_take_no_place_of_the_api(served):
-    _, client = served("server.max_concurrent=1")
+    _, client, _ = served("server.max_concurrent=1")
     for path in ("/ui/", "/ui/config", "/ui/assets/made-up.js", "/ui/gradio_api/file=/etc/passwd"):
         client.get(path)
     assert client.post("/ui/gradio_api/cancel", json={}).status_code == 422  # Gradio's own answer
@@ -222,16 +185,12 @@ def test_calls_of_the_page_are_one_series_and_take_no_place_of_the_api(served):
     assert routes == {"/ui"}
 
 
-def test_an_open_page_does_not_hold_up_the_end(make_engine, monkeypatch, tmp_path, caplog):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    engine = make_engine("server.port=0", *ENDLESS)
+def test_an_open_page_does_not_hold_up_the_end(served, caplog):
     with caplog.at_level("INFO"), contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(engine, ServedPage()))
-        visit = stack.enter_context(visitor(f"{server.url}/ui/"))
-        heart = stack.enter_context(httpx.Client(timeout=20))
-        beats = stack.enter_context(
-            heart.stream("GET", f"{server.url}/ui/gradio_api/heartbeat/{visit.session}")
-        ).iter_lines()
+        engine, client, server = served(*ENDLESS)
+        visit = stack.enter_context(visitor(f"{client.base_url}/ui/"))
+        alive = f"/ui/gradio_api/heartbeat/{visit.session}"
+        beats = stack.enter_context(client.stream("GET", alive)).iter_lines()
         assert next(beats) == "data: ALIVE"
         visit.press("speak", filled(engine, text=LONG_TEXT, seed=1))
         events = visit.listen()
@@ -239,7 +198,7 @@ def test_an_open_page_does_not_hold_up_the_end(make_engine, monkeypatch, tmp_pat
         wait_until(lambda: engine.stats()["active"] == 1)
         server.should_exit = True
         assert "ALIVE" not in "".join(beats)  # ended, not broken off
-        assert json.dumps(list(events))
+        assert list(events)
         wait_until(lambda: engine.stats()["active"] == 0)
     assert "timeout graceful shutdown exceeded" not in caplog.text
     assert "Traceback" not in caplog.text

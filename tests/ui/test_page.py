@@ -148,8 +148,8 @@ def test_two_people_at_once_hear_what_each_would_alone(serve):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"text": ""}, "the text is empty"),
-        ({"text": "Hi.", "voice": "nobody"}, "no voice &#x27;nobody&#x27;"),
+        ({"text": ""}, "The text is empty."),
+        ({"text": "Hi.", "voice": "nobody"}, "No voice &#x27;nobody&#x27;"),
         ({"text": "Hi.", "num_steps": "x"}, "num_steps is &#x27;x&#x27;; write a number"),
         ({"text": "Hi.", "cfg_min_t": 7.0}, "cfg_min_t is 7.0; the highest allowed value is 1"),
     ],

@@ -63,10 +63,18 @@ def test_a_list_with_a_word_in_it_is_one_sentence(toy_config):
     assert e.value.param == "num_steps"
 
 
-def _with(config, steps):
+def test_a_setting_that_may_be_off_takes_one_number(toy_config):
+    config = toy_config()
+    assert overrides(config, _with(config, " ", "speaker_kv_scale")) == {}
+    assert overrides(config, _with(config, "1.5", "speaker_kv_scale")) == {"speaker_kv_scale": 1.5}
+    with pytest.raises(InvalidRequestError, match="speaker_kv_scale takes one number"):
+        overrides(config, _with(config, "1, 2", "speaker_kv_scale"))
+
+
+def _with(config, value, key="num_steps"):
     keys = [control.key for control in CONTROLS]
     values = fields(config, {})
-    values[keys.index("num_steps")] = steps
+    values[keys.index(key)] = value
     return values
 
 

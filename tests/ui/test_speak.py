@@ -106,8 +106,8 @@ def test_what_cannot_be_spoken_is_told_at_the_end(make_engine):
 @pytest.mark.parametrize(
     ("form", "sentence"),
     [
-        (Form(""), "text is empty"),
-        (Form("Hi.", voice="nobody"), "no voice 'nobody'"),
+        (Form(""), "The text is empty."),
+        (Form("Hi.", voice="nobody"), "No voice 'nobody'"),
         (Form("Hi.", seed=-5), "seed is -5"),
         (Form("Hi.", preset="bogus"), "there is no such option"),
     ],

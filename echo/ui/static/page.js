@@ -154,6 +154,13 @@
     history.replaceState(null, "", url);
     copy(document.querySelector("#link"), url.href);
   };
+  window.echoLost = () => {
+    const stage = document.querySelector('.stage[data-state="busy"]');
+    if (!stage) return;
+    stage.dataset.state = "error";
+    stage.querySelector("#status").textContent = "The connection to the server is lost; reload the page when it is back.";
+    stage.querySelector(".left").textContent = "";
+  };
   window.echoTheme = () => document.body.classList.toggle("dark");
 
   document.addEventListener("click", (event) => {
