@@ -95,7 +95,7 @@ def speak(engine: Engine, form: Form, run: Run) -> Generator[Update, None, None]
 def as_sentence(message: str) -> str:
     """An error's message for people to read: a capital, but for a setting's name, and a stop."""
     first = message.split(" ", 1)[0]
-    capital = first if "_" in first else first[:1].upper() + first[1:]
+    capital = first if {"_", "="} & set(first) else first[:1].upper() + first[1:]
     end = "" if message.endswith((".", "!", "?")) else "."
     return capital + message[len(first) :] + end
 

@@ -39,7 +39,7 @@ def test_a_variant_that_fails_is_told_in_its_place(make_engine, session, add_voi
     *_, (grid, _, _) = compared(engine, session, "Voices", ["anna", "nobody"], NOTHING, [], seed=1)
     assert "Done: 1 of 2 made" in grid.value
     assert "No voice &#x27;nobody&#x27;" in grid.value
-    with pytest.raises(gr.Error, match="compare at least two variants first"):
+    with pytest.raises(gr.Error, match="Compare at least two variants first"):
         begin_blind(session)
 
 

@@ -230,7 +230,8 @@ def test_beside_the_api_the_page_speaks_with_the_same_engine(make_engine, monkey
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     engine, app = make_engine(), FastAPI()
     app.get("/health")(lambda: "here")
-    with running(mount(app, engine)) as url:
+    mount(app, engine)
+    with running(app) as url:
         assert httpx.get(f"{url}health").json() == "here"
         with visitor(f"{url}ui/") as visit:
             status, addresses = visit.speak(engine, TEXT, seed=5)

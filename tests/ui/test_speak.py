@@ -108,14 +108,15 @@ def test_what_cannot_be_spoken_is_told_at_the_end(make_engine):
     [
         (Form(""), "The text is empty."),
         (Form("Hi.", voice="nobody"), "No voice 'nobody'"),
-        (Form("Hi.", seed=-5), "seed is -5"),
+        (Form("Hi.", seed=-5), "Seed is -5"),
         (Form("Hi.", preset="bogus"), "there is no such option"),
     ],
 )
 def test_what_is_wrong_with_the_form_is_one_sentence(make_engine, form, sentence):
     updates = list(speak(make_engine(), form, Run()))
     assert sentence in updates[-1].error
-    assert updates[-1].status == f"Error: {updates[-1].error}"
+    assert updates[-1].status == updates[-1].error
+    assert updates[-1].error.endswith(".")
     assert all(update.audio is None and update.result is None for update in updates)
 
 
@@ -136,8 +137,8 @@ def test_a_clip_that_is_no_audio_is_one_sentence(make_engine, tmp_path):
 def test_a_clip_over_the_limit_is_not_even_read(make_engine, clip):
     engine = make_engine("voices.max_inline_bytes=1000")
     error = last(speak(engine, Form(TEXT, clip=clip), Run())).error
-    assert error == f"the clip has {clip.stat().st_size} bytes; at most 1000 are taken, " + (
-        "send a shorter one"
+    assert error == f"The clip has {clip.stat().st_size} bytes; at most 1000 are taken, " + (
+        "send a shorter one."
     )
 
 

@@ -65,7 +65,7 @@ def test_a_voice_is_added_and_deleted_where_that_is_allowed(make_engine, session
     ("given", "sentence"),
     [
         ({"consent": False}, "the speaker has agreed"),
-        ({"sample": None}, "record or upload"),
+        ({"sample": None}, "Record or upload"),
         ({"name": "../etc"}, "may hold letters"),
     ],
 )
@@ -80,6 +80,6 @@ def test_what_cannot_be_added_is_one_sentence(make_engine, session, sample, give
 def test_a_voice_of_the_folder_is_not_deleted_from_the_page(make_engine, add_voice):
     add_voice("anna")
     engine = make_engine(CLONING)
-    with pytest.raises(gr.Error, match="only voices that were added here"):
+    with pytest.raises(gr.Error, match="Only voices that were added here"):
         deleter(engine)("anna")
     assert len(engine.voices.list()) == 1
