@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from typing import Any
 
+from echo.config.difference import hydra_value
 from echo.ui.session import Entry
 from echo.ui.settings import CONTROLS
 
@@ -42,10 +42,11 @@ def python(entry: Entry) -> str:
     given.append(f"seed={entry.info.seed}")
     if entry.settings:
         given.append(f"overrides={dict(entry.settings)!r}")
+    base = [f"{key}={value}" for key, value in entry.base.items()]
     return (
         "from echo.config import compose\n"
         "from echo.engine import Engine, SpeechRequest\n\n"
-        "with Engine.from_config(compose()) as engine:\n"
+        f"with Engine.from_config(compose({base or ''})) as engine:\n"
         f"    audio = engine.synthesize(SpeechRequest({', '.join(given)}))\n"
     )
 
@@ -56,14 +57,17 @@ def hydra(entry: Entry) -> str:
     words = ["echo-tts", "say"]
     words += [f"--voice={voice}"] if voice else []
     words += [f"--seed={entry.info.seed}", f"--out={_file(entry)}", "--", entry.text]
-    words += _assignments(entry)
+    words += [f"{key}={value}" for key, value in _assignments(entry).items()]
     return shlex.join(words)
 
 
-def _assignments(entry: Entry) -> list[str]:
+def _assignments(entry: Entry) -> dict[str, str]:
     given = dict(entry.settings)
     count = len(entry.info.settings.blocks)
-    words = [f"preset={given.pop('preset')}"] if "preset" in given else []
+    found = dict(entry.base)
+    if "preset" in given:
+        found = {key: value for key, value in found.items() if not key.startswith("preset")}
+        found["preset"] = str(given.pop("preset"))
     if "block_sizes" in given or "num_steps" in given:  # conf/ lists a step count for each block
         blocks = entry.info.settings.blocks
         given["block_sizes"] = [block.size for block in blocks]
@@ -71,18 +75,8 @@ def _assignments(entry: Entry) -> list[str]:
     for key, value in given.items():
         if isinstance(value, list | tuple) and len(value) not in (1, count):
             value = value[:count]
-        words.append(f"{_PATHS[key]}={_hydra_value(value)}")
-    return words
-
-
-def _hydra_value(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return f"[{','.join(f'{number:g}' for number in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        found[_PATHS[key]] = value if key == "guidance_mode" else hydra_value(value)
+    return found
 
 
 def _voice(entry: Entry) -> Mapping[str, str]:

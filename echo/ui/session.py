@@ -26,6 +26,7 @@ class Entry:
     voice: str | None  # None: the default, or a clip of the visitor's own
     own_clip: str | None  # path of their upload, while it is there
     settings: Mapping[str, Any]
+    base: Mapping[str, str]  # overrides of the configuration that it was made with
     clip: Clip
     stopped: bool
     info: StreamInfo

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from echo.audio.resample import Samples
+from echo.config.difference import overrides_of
 from echo.engine import Engine
 from echo.errors import EchoError
 from echo.spec import SAMPLE_RATE
@@ -167,6 +168,7 @@ def remember(session: Session, engine: Engine, form: Form, clip: Clip, result: R
         voice=form.voice,
         own_clip=str(form.clip) if form.clip is not None else None,
         settings=form.given(engine),
+        base=overrides_of(engine.config),
         clip=clip,
         stopped=result.stopped,
         info=result.info,

@@ -7,6 +7,7 @@ import pytest
 from echo.api.speech import parse_speech
 from echo.cli import _say_options
 from echo.config import compose
+from echo.config.difference import GROUPS, overrides_of
 from echo.engine import SpeechRequest
 from echo.engine.request import resolve_settings
 from echo.ui.recipes import curl, hydra, python
@@ -22,8 +23,8 @@ SETTINGS = {"cfg_scale_text": 4.5, "early_stop_on_zero": False, "rescale_k": Non
 def entry(make_engine, session, add_voice):
     add_voice("anna")
 
-    def make(**form):
-        engine = make_engine()
+    def make(*overrides, **form):
+        engine = make_engine(*overrides)
         filled = Form(**{"text": TEXT, "voice": "anna", "seed": 7, "settings": SETTINGS, **form})
         *_, done = speak(engine, filled, Run())
         clip = session.shelf.put("x", done.result.audio, engine.sample_rate)
@@ -56,11 +57,32 @@ def test_the_command_line_has_the_same_settings(entry, preset):
     assert words[:2] == ["echo-tts", "say"]
     options, text, overrides = _say_options(words[2:])
     assert (text, options.voice, options.seed) == (TEXT, "anna", 7)
-    config = compose(["model=base", *overrides])
+    assert overrides[0] == "model=base"
+    config = compose(overrides)
     settings = resolve_settings(config, SpeechRequest(text))
     assert settings.blocks == made.info.settings.blocks
     assert settings.sampler == made.info.settings.sampler
     assert settings.chunking == made.info.settings.chunking
+
+
+def test_what_the_page_was_started_with_is_part_of_the_lines(entry):
+    own = ("sampler.cfg_scale_text=4", "vad.max_rerolls=1", "text.max_text_length=99")
+    engine, made = entry("preset=low_mid", *own, settings={"cfg_min_t": 0.25})
+    words = shlex.split(hydra(made))
+    assert {"model=base", "preset=low_mid", *own, "sampler.cfg_min_t=0.25"} < {*words}
+    code = python(made)
+    assert eval(code[code.index("compose(") + 8 : code.index(")) as engine")]) == [
+        f"{key}={value}" for key, value in made.base.items()
+    ]
+    composed = compose([f"{key}={value}" for key, value in made.base.items()])
+    for group in GROUPS:
+        assert getattr(composed, group) == getattr(engine.config, group)
+    assert composed.voices.roots == engine.config.voices.roots
+
+
+def test_a_default_configuration_needs_no_words():
+    assert overrides_of(compose()) == {}
+    assert overrides_of(compose(["server.port=1", "preset=low"])) == {"preset": "low"}
 
 
 def test_a_text_that_looks_like_an_option_stays_the_text(entry):
