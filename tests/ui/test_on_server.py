@@ -8,11 +8,13 @@ import sys
 from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx
 import pytest
 
 from echo.engine import SpeechRequest
 from echo.errors import ConfigError
 from echo.ui.launch import page_beside_api
+from tests.ui.conftest import serving
 from tests.ui.test_page import ENDLESS, LONG_TEXT, TEXT, filled, visitor, wait_until
 
 KEY, PASSWORD = "a-key-of-the-api", "open-sesame"
@@ -173,6 +175,15 @@ def test_uploads_obey_the_limits_of_the_server_and_of_voices(served):
         reply = upload(300_000, announced=announced)
         assert reply.status_code == 413, reply.text
         assert "over 200000 bytes" in reply.text or "maximum allowed size" in reply.text
+
+
+def test_what_visitors_upload_is_gone_when_the_server_is(make_engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    with serving(make_engine("server.port=0")) as server, httpx.Client() as client:
+        files = {"files": ("me.wav", b"x" * 1000, "audio/wav")}
+        (kept,) = client.post(f"{server.url}/ui/gradio_api/upload", files=files).json()
+        assert Path(kept).read_bytes() == b"x" * 1000
+    assert not Path(kept).exists()
 
 
 def test_calls_of_the_page_are_one_series_and_take_no_place_of_the_api(served):

@@ -9,7 +9,7 @@ import soundfile
 from echo.engine import Progress, SpeechRequest
 from echo.ui.session import Run, Session
 from echo.ui.shelf import Shelf
-from echo.ui.speak import Form, Pace, speak
+from echo.ui.speak import Form, Pace, as_sentence, speak
 
 TEXT = "Good morning. The kettle is on."
 # Whoever does not take the audio stops the generation until they do, or leave.
@@ -222,3 +222,16 @@ def test_the_engine_closing_meanwhile_is_one_sentence(make_engine):
     until_audio(updates)
     engine.close()
     assert "engine was closed" in last(updates).error
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ("the text is empty", "The text is empty."),
+        ("num_steps is 'x'; write a number", "num_steps is 'x'; write a number."),
+        ("preset=bogus: choose another", "preset=bogus: choose another."),
+        ("Stop!", "Stop!"),
+    ],
+)
+def test_an_error_is_a_sentence_that_leaves_the_names_of_settings(message, sentence):
+    assert as_sentence(message) == sentence
