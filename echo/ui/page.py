@@ -63,7 +63,7 @@ def build_ui(engine: Engine, shelf: Shelf | None = None) -> gr.Blocks:
         page.load(
             speak_tab.opened(engine),
             inputs=speak.query,
-            outputs=speak.fields.all(),
+            outputs=[*speak.fields.all(), speak.stage],
             js="() => [window.location.search]",
             **AT_ONCE,
         )
@@ -99,6 +99,8 @@ def theme() -> gr.Theme:
         block_shadow="none",
         body_background_fill="#f5f7f8",
         body_background_fill_dark="#10171d",
+        background_fill_primary_dark="#18222b",
+        background_fill_secondary_dark="#22303b",
         block_background_fill_dark="#18222b",
         block_border_color_dark="#2b3843",
         block_info_text_color="#5b6b7b",

@@ -107,13 +107,17 @@ def wire(tab: SpeakTab, engine: Engine, session: gr.State, history: gr.HTML) -> 
 
 
 def opened(engine: Engine) -> Any:
-    """The handler of the page's load: fills the fields as the link says."""
+    """The handler of the page's load: fills the fields as the link says, or says on the stage
+    what is wrong with it: there is nothing else yet to show that."""
 
-    @sentences
     def on_load(query: str) -> list[Any]:
-        given = from_query((query or "").removeprefix("?"))
+        try:
+            given = from_query((query or "").removeprefix("?"))
+        except EchoError as error:
+            stage = cards.stage(cards.Stage("error", as_sentence(error.message)))
+            return [*refresh_voices(engine), stage]
         # Without a link nothing is touched: the visitor may be typing already.
-        return fill_fields(engine, given) if given else refresh_voices(engine)
+        return [*(fill_fields(engine, given) if given else refresh_voices(engine)), gr.skip()]
 
     return on_load
 

@@ -169,6 +169,17 @@ def test_a_link_fills_the_fields_and_the_keyboard_speaks(visit):
     until(lambda: "seed=3" in page.url and "cfg_scale_text=4.5" in page.url, page.url)
 
 
+def test_a_wrong_link_is_told_and_the_keyboard_leaves_no_list_open(visit):
+    page, _ = visit(query="?text=Hello.&seed=many")
+    wait_for_state(page, "error")
+    assert page.locator("#status").inner_text().startswith("Seed is 'many' in the link; it must be")
+    page.locator("#voice input").focus()
+    page.get_by_role("option", name="anna").wait_for()
+    page.keyboard.press("Tab")
+    page.get_by_role("option", name="anna").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.id") == "listen"
+
+
 def test_a_mistake_is_told_as_a_sentence_and_a_phone_has_room_for_it(visit):
     page, _ = visit(viewport={"width": 375, "height": 740}, color_scheme="dark")
     page.locator("#speak").click()

@@ -192,6 +192,11 @@
 
   document.addEventListener("keydown", (event) => {
     const press = (id) => { document.querySelector(`#${id}`)?.click(); event.preventDefault(); };
+    // Gradio leaves a list open that the keyboard has left, and Tab would walk into it.
+    if (event.key === "Tab" && event.target.getAttribute?.("role") === "combobox") {
+      event.target.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+    }
+    if (!event.isTrusted) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) press("speak");
     else if (event.key === "Escape" && document.querySelector('.stage[data-state="busy"]')) press("stop");
   });
