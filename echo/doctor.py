@@ -29,6 +29,7 @@ from echo.models.devices import parse_dtype, pick_device
 from echo.models.hub import local_folder
 from echo.models.load import CODEC_FILE, DIT_FILE, PCA_FILE, WEIGHTS_FILE
 from echo.spec import SAMPLE_RATE
+from echo.ui.launch import page_beside_api
 from echo.voices.store import VoiceStore
 
 Level = Literal["ok", "note", "wrong"]
@@ -345,12 +346,15 @@ def _cloning(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
 def _server(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
     s = config.server
     try:
-        if not Keys.of(s) and not is_loopback(s.host):
+        keyed = bool(Keys.of(s))
+        if not keyed and not is_loopback(s.host):
             open_to_all = f"{s.host} is open to other machines without keys"
             advice = "set ECHO_API_KEYS or server.api_keys_file"
             yield Finding("note", "keys", f"{open_to_all}; {advice}")
+        page_beside_api(config, keyed=keyed)
     except ConfigError as error:
-        yield Finding("wrong", "keys", error.message)
+        topic = "page" if error.param == "ui.on_server" else "keys"
+        yield Finding("wrong", topic, error.message)
     try:
         machine.listen(s)
     except EchoError as error:

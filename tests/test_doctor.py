@@ -172,6 +172,9 @@ def test_the_server_needs_its_port_and_its_keys(tmp_path):
     assert notes(Made(), "server.host=0.0.0.0") == ["keys"]
     assert notes(Made(), "server.host=0.0.0.0", "server.api_keys=secret") == []
     assert wrong(Made(), f"server.api_keys_file={tmp_path / 'none'}") == ["keys"]
+    page = ("server.api_keys=secret", "ui.on_server=true")
+    assert wrong(Made(), *page) == ["page"]
+    assert wrong(Made(), *page, "ui.password=open") == []
 
 
 def test_this_machine_is_fit_for_the_shipped_model(capsys: pytest.CaptureFixture[str]):
