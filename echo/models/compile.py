@@ -91,10 +91,12 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
 def warm_up_passes(models: Sequence[EchoDiT]) -> None:
     """Compile and record what :func:`compile_components` set up; takes seconds to minutes."""
     for model in models:
+        if isinstance(model.passes, PlainPasses):
+            continue
+        log.info("preparing the model's passes; this takes seconds to minutes")
         begun = time.perf_counter()
         model.passes.warm_up(model)
-        if not isinstance(model.passes, PlainPasses):
-            log.info("the model's passes are ready, after %.1f s", time.perf_counter() - begun)
+        log.info("the model's passes are ready, after %.1f s", time.perf_counter() - begun)
 
 
 def watch_recompiles() -> Callable[..., None]:
