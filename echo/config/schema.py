@@ -50,6 +50,7 @@ class ModelConfig:
     codec_device: str
     dtype: str  # one of DTYPES
     codec_dtype: str
+    quantize: str | None  # int8 | fp8 (weights of the DiT and its encoders); None: neither
     max_chunk_seconds: float | None  # what it can say in one go, by the chunking's estimate
     lora: LoraConfig
 
@@ -62,6 +63,8 @@ class ModelConfig:
             _device(f"model.{key}", getattr(self, key))
         for key in ("dtype", "codec_dtype"):
             _one_of(f"model.{key}", getattr(self, key), DTYPES)
+        if self.quantize is not None:
+            _one_of("model.quantize", self.quantize, ("int8", "fp8"))
         for key in ("repo", "codec_repo", "pca_repo"):
             _check(bool(getattr(self, key)), f"model.{key}", "must not be empty")
 

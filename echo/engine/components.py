@@ -89,6 +89,7 @@ def _load_dit(m: ModelConfig, *, with_lora: bool) -> EchoDiT:
         weights=m.weights,
         random_seed=m.random_seed,
         lora=m.lora if with_lora and m.lora.repo else None,
+        quantize=m.quantize,
     )
 
 

@@ -100,10 +100,11 @@ class Engine:
         """Model, size, device and number format in one line."""
         c, m = self.components, self.config.model
         weights = "random weights: it makes noise" if m.weights == "random" else m.repo
+        in_8_bits = f" with weights in {m.quantize}" if m.quantize else ""
         million = (parameter_count(c.model) + parameter_count(c.codec)) / 1e6
         return (
             f"model {m.name} ({weights}; {million:.0f} M parameters) on {c.model.device}, "
-            f"{str(c.model.dtype).removeprefix('torch.')}; codec on {c.codec.device}, "
+            f"{str(c.model.dtype).removeprefix('torch.')}{in_8_bits}; codec on {c.codec.device}, "
             f"{str(c.codec.dtype).removeprefix('torch.')}"
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from echo.errors import CheckpointError
 
 FLOAT_FORMATS = ("F64", "F32", "F16", "BF16")
+Convert = Callable[[str, Tensor], Tensor]
 _SIZES_HINT = ". Sizes come from a config.json beside the file; without one they are the real ones"
 # The file is mapped into memory and what was read of it counts until it is closed.
 _BYTES_PER_OPENING = 64 * 2**20
@@ -27,6 +28,7 @@ def load_checkpoint_(
     device: torch.device | str,
     dtype: torch.dtype,
     ignored: Sequence[str] = (),
+    convert: Convert | None = None,
 ) -> None:
     """Replace the parameters of ``module`` (built on the meta device) by those of ``path``.
 
@@ -35,6 +37,7 @@ def load_checkpoint_(
 
     Args:
         ignored: patterns (``*.causal_mask``) of tensors that may be in the file and are skipped.
+        convert: what is made of each tensor, given its name, before the next one is read.
 
     Raises:
         CheckpointError: not a complete safetensors file; missing, extra or misshapen tensors,
@@ -46,6 +49,8 @@ def load_checkpoint_(
     for name, tensor in _read(path, list(shapes)):
         owner, _, leaf = name.rpartition(".")
         value = tensor.to(device=device, dtype=dtype, copy=True)
+        if convert is not None:
+            value = convert(name, value)
         setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from echo.config.schema import LoraConfig
 from echo.errors import CheckpointError, ConfigError
@@ -15,8 +16,9 @@ from echo.models.checkpoint import check_tensors, describe, load_checkpoint_, op
 from echo.models.codec import S1DAC, CodecConfig
 from echo.models.dit import DiTConfig, EchoDiT
 from echo.models.hub import only_safetensors, resolve_file
-from echo.models.lora import merge_lora_
+from echo.models.lora import Lora, read_lora
 from echo.models.pca import PCAState
+from echo.models.quantize import adopt_quantized_, is_chosen, quantizer
 from echo.models.random_weights import random_pca, randomize_
 from echo.models.sizes import codec_config, dit_config
 from echo.modules.conv import fold_weight_norm
@@ -44,30 +46,44 @@ def load_dit(
     weights: str = "checkpoint",
     random_seed: int = 0,
     lora: LoraConfig | None = None,
+    quantize: str | None = None,
     token: str | None = None,
 ) -> EchoDiT:
     """The DiT of ``repo`` (hub id, folder or ``shipped:NAME``) on ``device`` in ``dtype``.
 
     ``weights="random"``: sizes of the folder's config.json, or the real ones, and weights from
-    ``random_seed``; never touches the network. A ``lora`` with a repo is merged.
+    ``random_seed``; never touches the network. A ``lora`` with a repo is merged. ``quantize``:
+    int8 or fp8, see :mod:`echo.models.quantize`; each weight as it arrives, so that the model is
+    never there in ``dtype``.
 
     Raises:
         CheckpointError: not to be had, incomplete, or not of this model.
-        ConfigError: ``weights`` is neither ``checkpoint`` nor ``random``.
+        ConfigError: ``weights`` is neither ``checkpoint`` nor ``random``; the device cannot
+            do what ``quantize`` says.
     """
     started = time.perf_counter()
     random = _is_random(weights)
+    to_8_bits = quantizer(quantize, torch.device(device), dtype) if quantize else None
     # Weights before sizes: what the hub says of config.json must belong to the same revision.
     path = None if random else _weights(repo, DIT_FILE, token, _DIT_REPO)
     config = dit_config(repo, token=token, local_only=random)
     with torch.device("meta"):
         model = EchoDiT(config)
+    update = _lora(model, lora.repo, lora, token) if lora is not None and lora.repo else None
+    if to_8_bits is not None:
+        adopt_quantized_(model)
+
+    def convert(name: str, value: Tensor) -> Tensor:
+        if update is not None:
+            update.update(name, value)
+        if to_8_bits is not None and is_chosen(name, tuple(value.shape)):
+            return to_8_bits(value)
+        return value
+
     if path is None:
-        randomize_(model, random_seed, device=device, dtype=dtype)
+        randomize_(model, random_seed, device=device, dtype=dtype, convert=convert)
     else:
-        load_checkpoint_(model, path, device=device, dtype=dtype)
-    if lora is not None and lora.repo is not None:
-        _merge(model, lora.repo, lora, token)
+        load_checkpoint_(model, path, device=device, dtype=dtype, convert=convert)
     _report("DiT", repo, weights, started)
     return model.requires_grad_(False).eval()
 
@@ -159,11 +175,12 @@ def _weights(repo: str, own_name: str, token: str | None, param: str) -> Path:
     return resolve_file(repo, WEIGHTS_FILE, required=True, token=token, param=param)
 
 
-def _merge(model: EchoDiT, repo: str, lora: LoraConfig, token: str | None) -> None:
+def _lora(model: EchoDiT, repo: str, lora: LoraConfig, token: str | None) -> Lora:
     name = lora.filename or only_safetensors(repo, token=token, param=_LORA_REPO)
     path = resolve_file(repo, name, required=True, token=token, param=_LORA_REPO)
-    count = merge_lora_(model, path, alpha=lora.alpha, scale=lora.scale)
-    _log.info("merged LoRA %s/%s into %d weights", repo, name, count)
+    update = read_lora(model, path, alpha=lora.alpha, scale=lora.scale)
+    _log.info("LoRA %s/%s changes %d weights", repo, name, len(update.pairs))
+    return update
 
 
 def _is_random(weights: str) -> bool:

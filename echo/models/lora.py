@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,34 +15,49 @@ DOWN = ".lora_w1.weight"  # [r, in]
 UP = ".lora_w2.weight"  # [out, r]
 
 
-def merge_lora_(model: nn.Module, path: Path, *, alpha: float, scale: float) -> int:
-    """Add (alpha / r) * scale * (w2 @ w1) to every weight named in ``path``, in place.
+@dataclass(frozen=True)
+class Lora:
+    """The update of a file: per layer ``w1`` [r, in] and ``w2`` [out, r], and their factor."""
+
+    pairs: dict[str, tuple[Tensor, Tensor]]
+    factor: float  # alpha * scale
+
+    @torch.no_grad()
+    def update(self, name: str, weight: Tensor) -> None:
+        """Add to ``weight`` (a parameter called ``name``) what the file says, if anything.
+
+        In place, computed in float32 on its device, rounded to its dtype.
+        """
+        pair = self.pairs.get(name.removesuffix(".weight"))
+        if pair is not None:
+            down, up = (half.to(weight.device).float() for half in pair)
+            weight.copy_(weight.float() + up @ down * (self.factor / down.shape[0]))
+
+
+def read_lora(model: nn.Module, path: Path, *, alpha: float, scale: float) -> Lora:
+    """(alpha / r) * scale * (w2 @ w1) for every weight of ``model`` that ``path`` names.
 
     ``<name>.lora_w1.weight`` [r, in] and ``<name>.lora_w2.weight`` [out, r] change
-    ``<name>.weight`` [out, in]. Computed in float32 on the model's device, cast back to the
-    model's dtype. The file is checked whole before anything changes.
-
-    Returns:
-        The number of weights changed.
+    ``<name>.weight`` [out, in]. The file is checked whole; of ``model`` (on any device, meta too)
+    only shapes are looked at.
 
     Raises:
         CheckpointError: not a complete safetensors file; empty; keys of another form or without
             their other half; names that the model does not have; shapes that do not fit.
     """
-    weights = dict(model.named_parameters())
     with open_safetensors(path) as file:
-        names = _check(path, describe(file), weights)
-        pairs = {name: (file.get_tensor(name + DOWN), file.get_tensor(name + UP)) for name in names}
-        for name, (down, up) in pairs.items():
-            weight = weights[f"{name}.weight"]
-            _add(weight, down.to(weight.device), up.to(weight.device), alpha * scale)
-    return len(pairs)
+        names = _check(path, describe(file), dict(model.named_parameters()))
+        # Copies: the tensors of an open file are views of it.
+        halves = {key: file.get_tensor(key).clone() for n in names for key in (n + DOWN, n + UP)}
+    return Lora({n: (halves[n + DOWN], halves[n + UP]) for n in names}, alpha * scale)
 
 
-@torch.no_grad()
-def _add(weight: Tensor, down: Tensor, up: Tensor, factor: float) -> None:
-    delta = up.float() @ down.float() * (factor / down.shape[0])
-    weight.copy_(weight.float() + delta)
+def merge_lora_(model: nn.Module, path: Path, *, alpha: float, scale: float) -> int:
+    """Add what :func:`read_lora` reads to the weights of ``model``; returns how many changed."""
+    lora = read_lora(model, path, alpha=alpha, scale=scale)
+    for name, weight in model.named_parameters():
+        lora.update(name, weight)
+    return len(lora.pairs)
 
 
 def _check(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from echo.errors import CheckpointError
+from echo.models.checkpoint import Convert
 from echo.models.codec import Decoder, ResidualUnit
 from echo.models.pca import PCAState
 from echo.modules.conv import ConvNeXtBlock, Snake
@@ -28,18 +29,26 @@ PCA_SCALE = 0.3  # z_q sums ten codes of unit variance; latents come out near 1
 
 
 def randomize_(
-    module: nn.Module, seed: int, *, device: torch.device | str, dtype: torch.dtype
+    module: nn.Module,
+    seed: int,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    convert: Convert | None = None,
 ) -> None:
     """Replace every parameter of ``module`` (on any device, meta too) by one drawn from ``seed``.
 
     Each is drawn on the CPU in float32 from the seed and its own name, then cast to ``dtype`` on
-    the way to ``device``: the same everywhere, and no second copy of the model.
+    the way to ``device``: the same everywhere, and no second copy of the model. ``convert``: what
+    is then made of it, given its name.
     """
     for name, (constant, std) in _plan(module).items():
         owner, _, leaf = name.rpartition(".")
         shape = tuple(module.get_parameter(name).shape)
         value = _uniform(seed, name, shape, std) if std > 0 else torch.full(shape, constant)
         value = value.to(device=device, dtype=dtype)
+        if convert is not None:
+            value = convert(name, value)
         setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
 
 

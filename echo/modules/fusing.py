@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echo.modules.linear import apply_weight
+from echo.modules.linear import apply_weight, join_rows
 
 
 class FusedProjections(nn.Module):
@@ -32,19 +32,20 @@ class FusedProjections(nn.Module):
 
     def fuse_(self) -> None:
         """Pack the weights; the last thing before inference."""
-        linears = self.linears()
-        packed = torch.cat([linear.weight.detach() for linear in linears])
-        views = packed.split([linear.out_features for linear in linears])
-        for linear, view in zip(linears, views, strict=True):
-            linear.weight = nn.Parameter(view, requires_grad=False)
-        self.fused = packed
+        layers = self.linears()
+        self.fused = join_rows([layer.weight.detach() for layer in layers])
+        first = 0
+        for layer in layers:
+            view = self.fused[first : first + layer.out_features]
+            layer.weight = nn.Parameter(view, requires_grad=False)
+            first += layer.out_features
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Each layer's result on ``x`` [..., in], [..., out]."""
-        linears = self.linears()
+        layers = self.linears()
         if self.fused is None:
-            return tuple(linear(x) for linear in linears)
-        sizes = [linear.out_features for linear in linears]
+            return tuple(layer(x) for layer in layers)
+        sizes = [layer.out_features for layer in layers]
         return apply_weight(x, self.fused).split(sizes, dim=-1)
 
     def project_joined(self, x: Tensor) -> Tensor:

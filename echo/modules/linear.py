@@ -1,14 +1,17 @@
-"""Matrix products with weights, the way round that suits the machine."""
+"""Matrix products with weights, the way round that suits the machine and the weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 FEW_ROWS = 256  # below, a CPU spends its time on the weights
+MIN_ROWS = 17  # of an int8 product: cuBLAS takes no fewer
 
 
 def apply_weight(x: Tensor, weight: Tensor) -> Tensor:
@@ -16,9 +19,42 @@ def apply_weight(x: Tensor, weight: Tensor) -> Tensor:
 
     On a CPU in 16 bits each call packs one side of the product anew. For few rows that must be
     ``x``, not the weights: measured 1.6 times as fast at 32 rows, 1.3 times at 96.
+
+    A quantised weight has a scale per row and ``x`` gets one per row, so no row of ``x`` depends
+    on the others: what is said does not depend on the company.
     """
     rows = math.prod(x.shape[:-1])
-    plain = type(weight) in (Tensor, nn.Parameter)  # quantised weights know their own ways
-    if plain and x.device.type == "cpu" and x.dtype == torch.bfloat16 and rows < FEW_ROWS:
+    if is_quantized(weight):
+        if rows >= MIN_ROWS:
+            return F.linear(x, weight)
+        padded = F.pad(x.reshape(rows, -1), (0, 0, 0, MIN_ROWS - rows))
+        return F.linear(padded, weight)[:rows].unflatten(0, x.shape[:-1])
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and rows < FEW_ROWS:
         return F.linear(weight, x.reshape(rows, -1)).t().unflatten(0, x.shape[:-1])
     return F.linear(x, weight)
+
+
+class QuantizedLinear(nn.Linear):
+    """A layer without bias whose weight is quantised."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apply_weight(x, self.weight)
+
+
+def is_quantized(weight: Tensor) -> bool:
+    """Whether ``weight`` is one of torchao's tensors: numbers in 8 bits and their scales."""
+    return is_traceable_wrapper_subclass(weight)
+
+
+def join_rows(weights: Sequence[Tensor]) -> Tensor:
+    """Weights [out, in] of one input below each other.
+
+    Quantised ones have a scale for each row, so joining them is quantising what was joined.
+    """
+    first = weights[0]
+    if not is_traceable_wrapper_subclass(first):
+        return torch.cat(list(weights))
+    names, context = first.__tensor_flatten__()
+    parts = {name: torch.cat([getattr(weight, name) for weight in weights]) for name in names}
+    shape = (sum(weight.shape[0] for weight in weights), first.shape[1])
+    return type(first).__tensor_unflatten__(parts, context, shape, (shape[1], 1))

@@ -22,6 +22,7 @@ FLAGS = {
     "ECHO_FISH_DEVICE": ("cpu", {"model.codec_device": "cpu"}),
     "ECHO_MODEL_DTYPE": ("fp16", {"model.dtype": "float16"}),
     "ECHO_FISH_DTYPE": ("bf16", {"model.codec_dtype": "bfloat16"}),
+    "ECHO_QUANTIZE": ("int8", {"model.quantize": "int8"}),
     "ECHO_COMPILE": ("1", {"compile.model": True}),
     "ECHO_COMPILE_AE": ("0", {"compile.codec": False}),
     "ECHO_COMPILE_LORA_ONLY": ("1", {"compile.lora_only": True}),
