@@ -216,6 +216,7 @@ class VoicesConfig:
     max_file_bytes: int
     max_inline_bytes: int  # of base64 audio in a request, decoded
     max_latents: int  # of the encoded reference
+    encode_device: str | None  # cpu: the codec's encoder stays there; None: with its decoder
     cache_bytes: int
     cache_on_device: bool
 
@@ -225,6 +226,8 @@ class VoicesConfig:
         _range("voices.max_file_bytes", self.max_file_bytes, 1)
         _range("voices.max_inline_bytes", self.max_inline_bytes, 1)
         _range("voices.max_latents", self.max_latents, 4, MAX_SPEAKER_LATENTS)
+        if self.encode_device is not None:
+            _one_of("voices.encode_device", self.encode_device, ("cpu",))
         _range("voices.cache_bytes", self.cache_bytes, 0)
 
 

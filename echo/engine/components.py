@@ -69,6 +69,7 @@ def load_components(config: EchoConfig) -> Components:
         dtype=parse_dtype(m.codec_dtype),
         weights=m.weights,
         random_seed=m.random_seed,
+        encoder_device=config.voices.encode_device,
     )
     pca = load_pca(
         m.pca_repo,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -43,10 +44,12 @@ class EncodedVoice:
 
 @dataclass(frozen=True)
 class PendingVoice:
-    """A voice on its way to the worker: its samples, unless it is encoded already."""
+    """A voice on its way to the worker: its samples, unless it is encoded already, and its
+    latents [1, S, 80] where these are made without the worker."""
 
     source: VoiceSource
     samples: Samples | None
+    latent: Tensor | None = None
 
 
 class _Encoding:
@@ -81,15 +84,31 @@ class VoiceBank:
         self._cache: ByteBoundedCache[str, EncodedVoice] = ByteBoundedCache(config.cache_bytes)
         self._running: WeakValueDictionary[str, _Encoding] = WeakValueDictionary()
         self._in_use: WeakValueDictionary[str, EncodedVoice] = WeakValueDictionary()
+        self._latents: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
+        self._on_cpu = threading.Lock()  # one at a time: each uses all cores, and memory
 
     def prepare(self, source: VoiceSource) -> PendingVoice:
         """Decode the voice's audio unless it is cached; for the caller's thread.
 
+        With ``voices.encode_device`` its latents are made here, too: that takes seconds, in which
+        the worker goes on with others.
+
         Raises:
             AudioDecodeError: it is not audio, or too short.
         """
-        cached = source.content_key in self._cache
-        return PendingVoice(source, None if cached else source.load())
+        key = source.content_key
+        if key in self._cache:
+            return PendingVoice(source, None)
+        samples = source.load()
+        if self._config.encode_device is None:
+            return PendingVoice(source, samples)
+        with self._on_cpu, torch.inference_mode():
+            if key in self._cache:  # while we waited
+                return PendingVoice(source, samples)
+            latent = self._latents.get(key)
+            if latent is None:
+                latent = self._latents[key] = self._join(list(self._pieces(samples)), samples)
+        return PendingVoice(source, samples, latent)
 
     def encode(self, pending: PendingVoice) -> Generator[Op, Any, tuple[EncodedVoice, bool]]:
         """The encoded voice on the model's device, and whether it was cached.
@@ -110,27 +129,35 @@ class VoiceBank:
 
     def _encode(self, pending: PendingVoice) -> Generator[None, None, EncodedVoice]:
         """Piece by piece, and keep the result."""
-        c, key = self._components, pending.source.content_key
-        samples = pending.samples if pending.samples is not None else pending.source.load()
-        audio = torch.from_numpy(samples)[None]
-        pieces: list[Tensor] = []
-        for piece in encode_pieces(
-            c.codec,
-            c.pca,
-            audio,
-            max_latents=self._config.max_latents,
-            piece_latents=SPEAKER_PIECE_LATENTS,
-            padded=False,
-        ):
-            pieces.append(piece)
-            yield
-        latent = torch.cat(pieces, dim=1)
-        latent = latent[:, : real_latents(c.codec, audio.shape[1], self._config.max_latents)]
+        c, key, latent = self._components, pending.source.content_key, pending.latent
+        if latent is None:
+            samples = pending.samples if pending.samples is not None else pending.source.load()
+            pieces: list[Tensor] = []
+            for piece in self._pieces(samples):
+                pieces.append(piece)
+                yield
+            latent = self._join(pieces, samples)
         encoded = EncodedVoice({m: m.encode_speaker(latent.to(m.device)) for m in c.tables})
         kept = encoded if self._config.cache_on_device else encoded.to(torch.device("cpu"))
         self._in_use[key] = encoded
         self._cache.put(key, kept, kept.nbytes())
         return encoded
+
+    def _pieces(self, samples: Samples) -> Iterator[Tensor]:
+        """Latents of ``samples`` [T], piece by piece."""
+        return encode_pieces(
+            self._components.codec,
+            self._components.pca,
+            torch.from_numpy(samples)[None],
+            max_latents=self._config.max_latents,
+            piece_latents=SPEAKER_PIECE_LATENTS,
+            padded=False,
+        )
+
+    def _join(self, pieces: list[Tensor], samples: Samples) -> Tensor:
+        """The latents of real audio, [1, S, 80]."""
+        real = real_latents(self._components.codec, len(samples), self._config.max_latents)
+        return torch.cat(pieces, dim=1)[:, :real]
 
     def _on_device(self, key: str, cached: EncodedVoice) -> EncodedVoice:
         """``cached`` where the model is; requests under way share one copy."""

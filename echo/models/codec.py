@@ -247,24 +247,50 @@ class S1DAC(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.quantizer.pre_module.norm.weight.dtype
+        return self._decoding.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.quantizer.pre_module.norm.weight.device
+        """Where it decodes; it encodes on :attr:`encoder_device`."""
+        return self._decoding.device
+
+    @property
+    def encoder_device(self) -> torch.device:
+        return self._encoding.device
+
+    @property
+    def _decoding(self) -> Tensor:
+        return self.quantizer.post_module.norm.weight
+
+    @property
+    def _encoding(self) -> Tensor:
+        return self.quantizer.pre_module.norm.weight
+
+    def move_decoder_(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep what only ``decode`` needs, half of the weights, there."""
+        for part in (self.decoder, self.quantizer.post_module, self.quantizer.upsample):
+            part.to(device, dtype)
+
+    def move_encoder_(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Keep what only ``encode`` needs, the other half, there."""
+        q = self.quantizer
+        for part in (self.encoder, q.downsample, q.pre_module, q.semantic_quantizer, q.quantizer):
+            part.to(device, dtype)
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio [B, 1, T], -1 ... 1, to (z_q [B, latent_dim, n], codes [B, 1 + codebooks, n]).
 
-        Zero-padded on the right to whole hops: n = ceil(T / hop).
+        Zero-padded on the right to whole hops: n = ceil(T / hop). The results are where the
+        encoder is.
         """
-        padded = F.pad(audio.to(self.dtype), (0, -audio.shape[-1] % self.config.hop))
+        audio = audio.to(self._encoding)
+        padded = F.pad(audio, (0, -audio.shape[-1] % self.config.hop))
         z = self.quantizer.downsample(self.encoder(padded))
         return self.quantizer.encode(self.quantizer.pre_module(z))
 
     def init_state(self, batch: int = 1) -> DecoderState:
         """The state before the first vector of a stream."""
-        like = self.quantizer.pre_module.norm.weight
+        like = self._decoding
         return DecoderState(
             self.quantizer.post_module.init_state(batch, like),
             self.quantizer.upsample.init_state(batch, like),

@@ -5,14 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from echo.config.schema import LoraConfig
 from echo.errors import CheckpointError, ConfigError
-from echo.models.checkpoint import check_tensors, describe, load_checkpoint_, open_safetensors
+from echo.models.checkpoint import (
+    Convert,
+    check_tensors,
+    describe,
+    load_checkpoint_,
+    open_safetensors,
+)
 from echo.models.codec import S1DAC, CodecConfig
 from echo.models.dit import DiTConfig, EchoDiT
 from echo.models.hub import only_safetensors, resolve_file
@@ -63,29 +70,49 @@ def load_dit(
     """
     started = time.perf_counter()
     random = _is_random(weights)
-    to_8_bits = quantizer(quantize, torch.device(device), dtype) if quantize else None
+    if quantize:
+        quantizer(quantize, torch.device(device), dtype)  # that it can be done
     # Weights before sizes: what the hub says of config.json must belong to the same revision.
     path = None if random else _weights(repo, DIT_FILE, token, _DIT_REPO)
     config = dit_config(repo, token=token, local_only=random)
     with torch.device("meta"):
         model = EchoDiT(config)
     update = _lora(model, lora.repo, lora, token) if lora is not None and lora.repo else None
+
+    def put(model: nn.Module, convert: Convert) -> None:
+        if path is None:
+            randomize_(model, random_seed, device=device, dtype=dtype, convert=convert)
+        else:
+            load_checkpoint_(model, path, device=device, dtype=dtype, convert=convert)
+
+    fill_(model, put, device=torch.device(device), dtype=dtype, quantize=quantize, lora=update)
+    _report("DiT", repo, weights, started)
+    return model.requires_grad_(False).eval()
+
+
+def fill_(
+    model: nn.Module,
+    put: Callable[[nn.Module, Convert], None],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantize: str | None = None,
+    lora: Lora | None = None,
+) -> None:
+    """Have ``put`` set the weights of ``model``, each of them changed by ``lora`` and quantised
+    on its way in."""
+    to_8_bits = quantizer(quantize, device, dtype) if quantize else None
     if to_8_bits is not None:
         adopt_quantized_(model)
 
     def convert(name: str, value: Tensor) -> Tensor:
-        if update is not None:
-            update.update(name, value)
+        if lora is not None:
+            lora.update(name, value)
         if to_8_bits is not None and is_chosen(name, tuple(value.shape)):
             return to_8_bits(value)
         return value
 
-    if path is None:
-        randomize_(model, random_seed, device=device, dtype=dtype, convert=convert)
-    else:
-        load_checkpoint_(model, path, device=device, dtype=dtype, convert=convert)
-    _report("DiT", repo, weights, started)
-    return model.requires_grad_(False).eval()
+    put(model, convert)
 
 
 def load_codec(
@@ -95,9 +122,14 @@ def load_codec(
     dtype: torch.dtype,
     weights: str = "checkpoint",
     random_seed: int = 0,
+    encoder_device: torch.device | str | None = None,
     token: str | None = None,
 ) -> S1DAC:
-    """The codec of ``repo``, weight norm folded in float32; otherwise as :func:`load_dit`."""
+    """The codec of ``repo``; otherwise as :func:`load_dit`.
+
+    Weight norm is folded in float32 on the CPU, so that a GPU only ever holds the result.
+    ``encoder_device``: of what only encoding needs, there in float32; None: with the rest.
+    """
     started = time.perf_counter()
     random = _is_random(weights)
     path = None if random else _weights(repo, CODEC_FILE, token, _CODEC_REPO)
@@ -105,12 +137,18 @@ def load_codec(
     with torch.device("meta"):
         codec = S1DAC(config)
     if path is None:
-        randomize_(codec, random_seed, device=device, dtype=torch.float32)
+        randomize_(codec, random_seed, device="cpu", dtype=torch.float32)
     else:
-        load_checkpoint_(codec, path, device=device, dtype=torch.float32, ignored=CODEC_BUFFERS)
+        load_checkpoint_(codec, path, device="cpu", dtype=torch.float32, ignored=CODEC_BUFFERS)
     fold_weight_norm(codec.requires_grad_(True))  # without, folded weights become buffers
+    codec.requires_grad_(False).eval()
+    if encoder_device is None:
+        codec.to(device, dtype)
+    else:
+        codec.move_decoder_(torch.device(device), dtype)
+        codec.move_encoder_(torch.device(encoder_device), torch.float32)
     _report("codec", repo, weights, started)
-    return codec.to(dtype).requires_grad_(False).eval()
+    return codec
 
 
 def load_pca(

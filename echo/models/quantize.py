@@ -68,7 +68,9 @@ def quantize_weight(weight: Tensor, config: Any, ao: Any) -> Tensor:
     layer = nn.Linear(wide, out, bias=False, device="meta")
     layer.weight = nn.Parameter(weight, requires_grad=False)
     ao.quantize_(layer, config)
-    return layer.weight.detach()
+    quantized = layer.weight.detach()
+    del layer.weight  # torchao makes cycles of the layer: it would stay until it is collected
+    return quantized
 
 
 def is_chosen(name: str, shape: tuple[int, ...]) -> bool:
@@ -86,6 +88,7 @@ def adopt_quantized_(model: nn.Module) -> None:
             old = model.get_submodule(owner)
             assert isinstance(old, nn.Linear)
             new = QuantizedLinear(old.in_features, old.out_features, bias=False, device="meta")
+            new.weight = old.weight
             parent, _, leaf = owner.rpartition(".")
             setattr(model.get_submodule(parent), leaf, new)
 

@@ -33,8 +33,8 @@ def encode_pieces(
     for piece in audio[:, : max_latents * hop].split(length, dim=1):
         missing = length - piece.shape[1] if padded else -piece.shape[1] % hop
         row = F.pad(piece, (0, missing))
-        z_q, _ = codec.encode(row.to(codec.device)[:, None])
-        yield pca.to_latent(z_q.transpose(1, 2))
+        z_q, _ = codec.encode(row[:, None])
+        yield pca.to_latent(z_q.transpose(1, 2).to(pca.mean.device))
 
 
 def real_latents(codec: S1DAC, samples: int, max_latents: int) -> int:

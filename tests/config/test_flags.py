@@ -28,6 +28,7 @@ FLAGS = {
     "ECHO_COMPILE_LORA_ONLY": ("1", {"compile.lora_only": True}),
     "ECHO_CACHE_DIR": ("/var/echo", {"compile.cache_dir": "/var/echo"}),
     "ECHO_CACHE_VERSION": ("v2_0", {"compile.cache_version": "v2_0"}),
+    "ECHO_VOICE_DEVICE": ("cpu", {"voices.encode_device": "cpu"}),
     "ECHO_CACHE_SPEAKER_ON_GPU": ("1", {"voices.cache_on_device": True}),
     "ECHO_DEBUG_LOGS": ("1", {"engine.debug": True}),
     "ECHO_CHUNKING": ("0", {"chunking.enabled": False}),

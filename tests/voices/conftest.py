@@ -32,6 +32,7 @@ def make_cfg(roots: tuple[Path, Path]) -> Callable[..., VoicesConfig]:
             "max_inline_bytes": 1_000_000,
             "max_latents": 6_400,
             "cache_bytes": 1_000_000,
+            "encode_device": None,
             "cache_on_device": False,
         }
         return VoicesConfig(**(settings | changes))
