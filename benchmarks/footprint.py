@@ -115,9 +115,7 @@ def footprint(config: EchoConfig) -> Footprint:
     return Footprint(weights, stages, listener, max(house, stages["load"]))
 
 
-def _generation(
-    config: EchoConfig, c: Components, ledger: Ledger, stages: dict[str, int]
-) -> int:
+def _generation(config: EchoConfig, c: Components, ledger: Ledger, stages: dict[str, int]) -> int:
     """Its stages, and ``company``: the largest step that listeners share. Returns what a
     listener holds."""
     before = ledger.held
@@ -243,9 +241,7 @@ def _begin(
     config: EchoConfig, c: Components, conditions: Conditions, shape: BlockShape
 ) -> Generator[StepRequest, Tensor, Tensor]:
     noise = torch.empty(1, shape.size, c.model.config.latent_size, device=META)
-    return sample_block(
-        c.model, c.tables[c.model], conditions, noise, shape, config.sampler
-    )
+    return sample_block(c.model, c.tables[c.model], conditions, noise, shape, config.sampler)
 
 
 def _step(generators: Sequence[Generator[StepRequest, Tensor, Tensor]]) -> list[Tensor]:
@@ -262,9 +258,7 @@ def _step(generators: Sequence[Generator[StepRequest, Tensor, Tensor]]) -> list[
 def report(config: EchoConfig, found: Footprint) -> str:
     """Peaks by stage, then of a full house."""
     rows = [("weights", _gib(found.weights), "")]
-    rows += [
-        (name, _gib(peak), _gib(peak - found.weights)) for name, peak in found.stages.items()
-    ]
+    rows += [(name, _gib(peak), _gib(peak - found.weights)) for name, peak in found.stages.items()]
     rows.append(("held by a listener", "", _gib(found.listener)))
     rows.append((f"{config.engine.max_active} listeners", _gib(found.house), ""))
     rows.append(("with the driver", _gib(found.house + OVERHEAD), ""))

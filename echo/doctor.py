@@ -28,6 +28,7 @@ from echo.models.checkpoint import describe, open_safetensors
 from echo.models.devices import parse_dtype, pick_device
 from echo.models.hub import local_folder
 from echo.models.load import CODEC_FILE, DIT_FILE, PCA_FILE, WEIGHTS_FILE
+from echo.models.quantize import bytes_per_weight, quantizer
 from echo.spec import SAMPLE_RATE
 from echo.ui.launch import page_beside_api
 from echo.voices.store import VoiceStore
@@ -35,6 +36,10 @@ from echo.voices.store import VoiceStore
 Level = Literal["ok", "note", "wrong"]
 
 _GIB = 2**30
+# Free memory of the GPU that conf/card/NAME.yaml needs, the largest first, and what a generation
+# without one may take beside the weights: benchmarks.footprint.
+CARDS = {"8gb": round(6.3 * _GIB), "6gb": round(5.0 * _GIB)}
+ROOM = 2 * _GIB
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # NVIDIA's on Linux, and in Windows' WSL
 _COMPILERS = {"cpu": ("c++", "g++", "clang++"), "cuda": ("cc", "gcc", "clang")}
 
@@ -69,6 +74,9 @@ class Machine(Protocol):
 
         Raises CheckpointError for a folder or shipped model that does not exist.
         """
+
+    def quantize(self, kind: str, device: torch.device, dtype: torch.dtype) -> None:
+        """Raises ConfigError if ``model.quantize`` cannot be ``kind`` here."""
 
     def elements(self, path: Path) -> int:
         """Numbers in a file of weights. Raises CheckpointError if it is none."""
@@ -116,7 +124,16 @@ def examine(overrides: Sequence[str], machine: Machine) -> Iterator[Finding]:
     m = config.model
     chosen = f"model {m.name} ({m.repo}), preset {config.preset.name}"
     yield Finding("ok", "settings", chosen)
-    for check in (_devices, _weights, _compiler, _codecs, _voices, _cloning, _server):
+    for check in (
+        _devices,
+        _quantization,
+        _weights,
+        _compiler,
+        _codecs,
+        _voices,
+        _cloning,
+        _server,
+    ):
         yield from check(config, machine)
 
 
@@ -161,6 +178,9 @@ class ThisMachine:
             return folder / name if (folder / name).is_file() else None
         found = try_to_load_from_cache(repo, name)
         return Path(found) if isinstance(found, str) else None
+
+    def quantize(self, kind: str, device: torch.device, dtype: torch.dtype) -> None:
+        quantizer(kind, device, dtype)
 
     def elements(self, path: Path) -> int:
         with open_safetensors(path) as file:
@@ -209,6 +229,18 @@ def _device(machine: Machine, name: str, param: str) -> torch.device | None:
         return None
 
 
+def _quantization(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
+    m = config.model
+    if m.quantize is None or (device := _device(machine, m.device, "model.device")) is None:
+        return
+    try:
+        machine.quantize(m.quantize, device, parse_dtype(m.dtype))
+    except ConfigError as error:
+        yield Finding("wrong", "quantize", error.message)
+    else:
+        yield Finding("ok", "quantize", f"the model's weights in {m.quantize}")
+
+
 def _weights(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
     m = config.model
     if m.weights == "random":
@@ -251,29 +283,49 @@ def _missing(key: str, repo: str, names: Sequence[str], is_local: bool, offline:
 
 
 def _memory(config: EchoConfig, machine: Machine, paths: Mapping[str, Path]) -> Iterator[Finding]:
-    """Of the weights alone: what a generation takes beside them depends on what is asked."""
-    m = config.model
-    needed: dict[torch.device, int] = {}
-    for key, device_key, name, dtype in (
-        ("model.repo", "model.device", m.device, m.dtype),
-        ("model.codec_repo", "model.codec_device", m.codec_device, m.codec_dtype),
-    ):
-        if key not in paths:
-            continue
-        if (device := _device(machine, name, device_key)) is None:
-            continue
-        size = machine.elements(paths[key]) * parse_dtype(dtype).itemsize
-        needed[device] = needed.get(device, 0) + size
-    for device, size in needed.items():
+    """Of the weights, and on a GPU whether a generation of the real model fits beside them."""
+    for device, size in _needed(config, machine, paths).items():
         free = machine.free_bytes(device)
         if free is None:
             continue
         told = f"weights take {_gib(size)} of {_gib(free)} free on {device}"
-        if size < free:
+        fits, has_room = size < free, device.type != "cuda" or size + ROOM <= free
+        card = _card_for(free) if device.type == "cuda" else None
+        if fits and (has_room or config.model.quantize is not None or card is None):
             yield Finding("ok", "memory", told)
-        else:
-            advice = "stop what else is there, or choose another device or model (model=tiny)"
-            yield Finding("wrong", "memory", f"{told}; {advice}")
+            continue
+        advice = "stop what else is there, or choose another device or model (model=tiny)"
+        if card is not None:
+            advice = f"set card={card} (ECHO_CARD), which holds the real model in it"
+        if fits:
+            told = f"{told}, which leaves too little for long references and many listeners"
+        yield Finding("note" if fits else "wrong", "memory", f"{told}; {advice}")
+
+
+def _needed(
+    config: EchoConfig, machine: Machine, paths: Mapping[str, Path]
+) -> dict[torch.device, int]:
+    """Bytes of the weights on each device."""
+    m, needed = config.model, dict[torch.device, int]()
+    for key, device_key, name, dtype, quantize in (
+        ("model.repo", "model.device", m.device, m.dtype, m.quantize),
+        ("model.codec_repo", "model.codec_device", m.codec_device, m.codec_dtype, None),
+    ):
+        if key not in paths or (device := _device(machine, name, device_key)) is None:
+            continue
+        numbers = machine.elements(paths[key])
+        size = numbers * bytes_per_weight(parse_dtype(dtype), quantize)
+        if key == "model.codec_repo" and config.voices.encode_device == "cpu":
+            cpu = torch.device("cpu")  # half of them, in float32
+            needed[cpu] = needed.get(cpu, 0) + numbers // 2 * 4
+            size /= 2
+        needed[device] = needed.get(device, 0) + round(size)
+    return needed
+
+
+def _card_for(free: int) -> str | None:
+    """The largest profile that ``free`` bytes of a GPU are enough for."""
+    return next((card for card, needs in CARDS.items() if needs <= free), None)
 
 
 def _compiler(config: EchoConfig, machine: Machine) -> Iterator[Finding]:

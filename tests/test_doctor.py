@@ -32,6 +32,8 @@ class Made:
     port_taken: bool = False
     read_only: bool = False
     compiler: bool = True
+    quantizer: str | None = None  # what is wrong with it
+    numbers: Mapping[str, int] = field(default_factory=dict)  # in files of weights
 
     def versions(self) -> str:
         return "made up"
@@ -52,10 +54,14 @@ class Made:
     def file(self, repo: str, name: str, param: str) -> Path | None:
         return Path(repo) / name if self.downloaded else None
 
+    def quantize(self, kind: str, device: torch.device, dtype: torch.dtype) -> None:
+        if self.quantizer is not None:
+            raise ConfigError(self.quantizer, param="model.quantize")
+
     def elements(self, path: Path) -> int:
         if path.name in self.broken:
             raise CheckpointError(f"{path} is not complete")
-        return 2_400_000_000
+        return self.numbers.get(path.name, 2_400_000_000)
 
     def encode(self, name: str) -> None:
         if name in self.no_encoder:
@@ -138,6 +144,44 @@ def test_weights_must_fit_into_the_memory_that_is_free():
     assert wrong(Made(free=13 * GIB), "model.codec_dtype=bf16") == []
     assert "13.41 GiB of 13.00 GiB" in told(Made(free=13 * GIB), "memory")
     assert "memory" not in {each.topic for each in looked(Made(free=None))}
+
+
+REAL = {"dit.safetensors": 2_800_742_736, "codec.safetensors": 391_430_530}
+
+
+def small_gpu(gib: float) -> Made:
+    """A GPU with so much free, and the real checkpoints."""
+    return Made(gpus=1, free=round(gib * GIB), numbers=REAL)
+
+
+def test_a_gpu_too_small_for_the_real_model_is_told_the_card_to_set():
+    roomy = small_gpu(9.5)
+    assert (wrong(roomy), notes(roomy)) == ([], [])
+    assert notes(small_gpu(7.5)) == ["memory"]
+    assert "set card=8gb" in told(small_gpu(7.5), "memory")
+    assert "6.67 GiB of 6.50 GiB" in told(small_gpu(6.5), "memory")
+    assert (wrong(small_gpu(6.5)), wrong(small_gpu(5.5))) == (["memory"], ["memory"])
+    assert "set card=8gb" in told(small_gpu(6.5), "memory")
+    assert "set card=6gb" in told(small_gpu(5.5), "memory")
+    assert "model=tiny" in told(small_gpu(3.0), "memory")
+
+
+def test_with_its_card_the_real_model_fits():
+    # Half of the codec and all samples of voices are the CPU's.
+    for free, card in ((7.5, "8gb"), (5.5, "6gb")):
+        machine = small_gpu(free)
+        assert (wrong(machine, f"card={card}"), notes(machine, f"card={card}")) == ([], [])
+        assert f"3.13 GiB of {free:.2f} GiB free on cuda" in told(machine, "memory", f"card={card}")
+        assert "0.73 GiB" in told(machine, "memory", f"card={card}")
+    assert "set card=" not in told(small_gpu(3.0), "memory", "card=6gb")
+
+
+def test_a_machine_that_cannot_quantise_is_told_what_to_do():
+    assert "weights in int8" in told(Made(gpus=1), "quantize", "model.quantize=int8")
+    machine = Made(gpus=1, quantizer="install torchao")
+    assert wrong(machine, "card=8gb") == ["quantize"]
+    assert "install torchao" in told(machine, "quantize", "card=8gb")
+    assert told(machine, "quantize") == ""
 
 
 def test_formats_without_an_encoder_are_notes_until_there_are_none():

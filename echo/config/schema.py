@@ -50,6 +50,7 @@ class ModelConfig:
     codec_device: str
     dtype: str  # one of DTYPES
     codec_dtype: str
+    tf32: bool  # on CUDA: what is float32 multiplies with 10 bits, several times as fast
     quantize: str | None  # int8 | fp8 (weights of the DiT and its encoders); None: neither
     max_chunk_seconds: float | None  # what it can say in one go, by the chunking's estimate
     lora: LoraConfig

@@ -28,7 +28,7 @@ from echo.models.compile import (
     warm_up_passes,
     watch_recompiles,
 )
-from echo.models.devices import memory_of
+from echo.models.devices import allow_tf32, memory_of
 from echo.spec import SAMPLE_RATE
 from echo.text import prepare
 from echo.voices.clones import CloneStore
@@ -90,6 +90,8 @@ class Engine:
         torch.set_num_threads(config.engine.cpu_threads or usable_cores())
         begun = time.monotonic()
         components = load_components(config)
+        if "cuda" in (components.model.device.type, components.codec.device.type):
+            allow_tf32(config.model.tf32)
         compiled = compile_components(components.models, components.codec, config.compile)
         engine = cls(config, components)
         engine._compiled = compiled

@@ -52,6 +52,15 @@ def pick_device(name: str, *, param: str = "model.device") -> torch.device:
     return torch.device("cuda", index)
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether GPUs may multiply float32 numbers rounded to 10 bits, for the whole process.
+
+    For PyTorch's convolutions that is so by default, for its matrix products it is not.
+    """
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def memory_of(device: torch.device) -> dict[str, int]:
     """Bytes on a GPU: allocated to tensors, reserved by PyTorch, and the peak of the former.
 

@@ -22,6 +22,18 @@ FLAGS = {
     "ECHO_FISH_DEVICE": ("cpu", {"model.codec_device": "cpu"}),
     "ECHO_MODEL_DTYPE": ("fp16", {"model.dtype": "float16"}),
     "ECHO_FISH_DTYPE": ("bf16", {"model.codec_dtype": "bfloat16"}),
+    "ECHO_CARD": (
+        "6gb",
+        {
+            "model.quantize": "int8",
+            "model.codec_dtype": "bfloat16",
+            "voices.encode_device": "cpu",
+            "voices.max_latents": 1292,
+            "engine.max_active": 4,
+            "engine.max_batch_tokens": 2048,
+        },
+    ),
+    "ECHO_TF32": ("0", {"model.tf32": False}),
     "ECHO_QUANTIZE": ("int8", {"model.quantize": "int8"}),
     "ECHO_COMPILE": ("1", {"compile.model": True}),
     "ECHO_COMPILE_AE": ("0", {"compile.codec": False}),
