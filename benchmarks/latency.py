@@ -143,17 +143,17 @@ def factors_of(config: EchoConfig) -> dict[str, Factor]:
         (False, True): "codec",
         (True, True): "full",
     }.get((bool(config.compile.model), config.compile.codec), "model")
-    factors: dict[str, Factor] = {
+    return {
         "model": config.model.name,
         "weights": config.model.weights,
         "device": config.model.device,
         "dtype": config.model.dtype,
         "codec_dtype": config.model.codec_dtype,
+        "quantize": config.model.quantize or "none",
+        "encode_device": config.voices.encode_device or "codec",
         "compile": compiled,
         "preset": config.preset.name,
     }
-    quantize = getattr(config.model, "quantize", None)
-    return factors if quantize is None else {**factors, "quantize": str(quantize)}
 
 
 def label_of(records: Sequence[Record]) -> Callable[[Record], str]:

@@ -1,10 +1,12 @@
 """Peak memory of a profile, and whether it stays flat over many requests.
 
     python -m benchmarks.memory -m model.dtype=float32,bfloat16
+    python -m benchmarks.memory -m model=base model.weights=random card=any,8gb,6gb
 
 Each profile runs in a process of its own, whose peak is that of nothing else. A 'B' in the report
 is a byte; ``resident`` is what the process holds of the machine's memory, ``device`` what PyTorch
-holds of the GPU's.
+holds of the GPU's. ``counted`` is what ``benchmarks.footprint`` counts without a GPU: the most
+that one listener takes there, with the longest text and reference, and a full house.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.app import launch
+from benchmarks.footprint import footprint
 from benchmarks.latency import factors_of, label_of, voice_name, voices_of
 from benchmarks.listening import EngineTarget, Lines, listen
 from benchmarks.record import Factor, Record, Row
@@ -74,7 +77,11 @@ def _in_fresh_process(config: EchoConfig, settings: MemorySettings) -> list[Row]
             for copy in range(s.voices)
             for length in s.reference_seconds
         ]
-        return rows + measure_engine(engine, names, settings)
+        rows += measure_engine(engine, names, settings)
+    counted = footprint(config)
+    rows.append(Row("counted_alone", counted.alone, "B", "lower", 0, factors))
+    rows.append(Row("counted_house", counted.house, "B", "lower", 0, factors))
+    return rows
 
 
 def measure_engine(engine: Engine, voices: Sequence[str], settings: MemorySettings) -> list[Row]:
@@ -146,7 +153,10 @@ def peak_resident_bytes() -> float:
 def report(records: Sequence[Record], picture: Path) -> str:
     """Peaks and growth of each profile; the picture shows memory over the requests."""
     label = label_of(records)
-    metrics = ("resident_loaded", "peak_loaded", "peak_resident", "peak_device")
+    metrics = (
+        *("resident_loaded", "peak_loaded", "peak_resident", "peak_device"),
+        *("counted_alone", "counted_house"),
+    )
     rows = [
         (
             label(record),
@@ -158,6 +168,7 @@ def report(records: Sequence[Record], picture: Path) -> str:
     ]
     heads = (
         *("", "loaded GiB", "peak while loading", "peak resident", "peak device"),
+        *("counted alone", "counted full house"),
         *("KiB per request", "on the device", "requests"),
     )
     fig, (axes,) = figure()

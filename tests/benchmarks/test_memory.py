@@ -37,6 +37,8 @@ def test_a_profile_is_measured_in_a_process_of_its_own(toy_settings, tmp_path) -
     (peak,) = record.values("peak_resident")
     assert max(record.values("resident")) <= peak
     assert record.values("empty_process") < record.values("resident_loaded")
+    (counted,) = record.values("counted_alone")
+    assert 0 < counted <= record.values("counted_house")[0]
     assert "peak resident" in report([record], tmp_path / "memory.png")
     assert (tmp_path / "memory.png").is_file()
 

@@ -54,7 +54,7 @@ def environment(name: str) -> dict[str, str]:
 
 def example_flags() -> dict[str, str]:
     lines = (DEPLOY / ".env.example").read_text().splitlines()
-    matches = [re.fullmatch(r"#?([A-Z_]+)=(.*)", line) for line in lines]
+    matches = [re.fullmatch(r"#?([A-Z0-9_]+)=(.*)", line) for line in lines]
     pairs = [match.groups() for match in matches if match]
     assert len(dict(pairs)) == len(pairs), "a flag is there twice"
     return dict(pairs)
