@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CPUS = Path("/sys/devices/system/cpu")
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
 
 
-def usable_cores(cpus: Path = CPUS, quota: Path = QUOTA) -> int:
+def usable_cores(cpus: Path = CPUS, groups: Path = GROUPS, own: Path = OWN_GROUP) -> int:
     """Physical cores that this process may use, at least 1.
 
     Of the CPUs that it may run on, those that share a core count once (a second hardware thread
-    adds nothing to matrix products), and no more than a container's CPU quota. What the system
-    does not tell is left out of the count.
+    adds nothing to matrix products), and no more than the CPU quota of a container or of a
+    service. What the system does not tell is left out of the count.
     """
     if hasattr(os, "sched_getaffinity"):
         allowed = os.sched_getaffinity(0)
     else:
         allowed = set(range(os.cpu_count() or 1))
     cores = {_core(cpus, cpu) for cpu in allowed}
-    limit = _quota(quota)
-    return max(1, len(cores) if limit is None else min(len(cores), limit))
+    return max(1, min(len(cores), *_quotas(groups, own)))
 
 
 def _core(cpus: Path, cpu: int) -> str:
@@ -31,9 +32,17 @@ def _core(cpus: Path, cpu: int) -> str:
     return siblings.read_text().strip() if siblings.is_file() else str(cpu)
 
 
-def _quota(path: Path) -> int | None:
-    """Whole CPUs of the control group (version 2), or None for no limit."""
-    limit, _, period = (
-        path.read_text().strip().partition(" ") if path.is_file() else ("max", "", "")
-    )
-    return int(limit) // int(period) if limit != "max" else None
+def _quotas(groups: Path, own: Path) -> Iterator[int]:
+    """Whole CPUs of the control groups (version 2) around this process; at least one number.
+
+    A container sees its own group at the top; a service of systemd lies some levels below.
+    """
+    yield 1 << 20  # no limit
+    lines = own.read_text().splitlines() if own.is_file() else []
+    inside = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    group = groups / inside.strip("/")
+    for folder in (group, *group.parents):
+        if folder.is_relative_to(groups) and (folder / "cpu.max").is_file():
+            limit, _, period = (folder / "cpu.max").read_text().strip().partition(" ")
+            if limit != "max":
+                yield int(limit) // int(period)

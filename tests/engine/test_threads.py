@@ -25,7 +25,7 @@ def siblings(folder: Path, lists: list[str]) -> Path:
 
 def test_two_threads_of_one_core_count_once(eight_cpus: None, tmp_path: Path) -> None:
     pairs = [f"{i % 4},{i % 4 + 4}" for i in range(8)]
-    assert usable_cores(siblings(tmp_path, pairs), tmp_path / "none") == 4
+    assert usable_cores(siblings(tmp_path, pairs), tmp_path / "none", tmp_path) == 4
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,25 @@ def test_a_containers_quota_is_kept(
     eight_cpus: None, tmp_path: Path, quota: str, cores: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert usable_cores(tmp_path, tmp_path / "cpu.max") == cores
+    assert usable_cores(tmp_path, tmp_path, tmp_path / "none") == cores
+
+
+def test_the_quota_of_a_service_or_of_what_it_lies_in_is_kept(
+    eight_cpus: None, tmp_path: Path
+) -> None:
+    own, service = tmp_path / "own", tmp_path / "system.slice" / "echo-tts.service"
+    own.write_text("0::/system.slice/echo-tts.service\n")
+    service.mkdir(parents=True)
+    (service / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(tmp_path, tmp_path, own) == 8
+    (service.parent / "cpu.max").write_text("300000 100000\n")
+    assert usable_cores(tmp_path, tmp_path, own) == 3
+    (service / "cpu.max").write_text("200000 100000\n")
+    assert usable_cores(tmp_path, tmp_path, own) == 2
 
 
 def test_where_the_system_tells_nothing_every_cpu_counts(eight_cpus: None, tmp_path: Path) -> None:
-    assert usable_cores(tmp_path, tmp_path / "none") == 8
+    assert usable_cores(tmp_path, tmp_path / "none", tmp_path / "none") == 8
 
 
 def test_on_this_machine_there_is_at_least_one() -> None:
