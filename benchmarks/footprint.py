@@ -160,7 +160,7 @@ def fill(config: EchoConfig, model: EchoDiT, codec: S1DAC) -> Components:
 
         _empty_(module, dtype, once)
 
-    fill_(model, put, device=META, dtype=dtype, quantize=m.quantize)
+    fill_(model, put, device=META, dtype=dtype, quantize=m.quantize, fuse=True)
     on_gpu = (codec.decoder, codec.quantizer.post_module, codec.quantizer.upsample)
     for part in on_gpu if config.voices.encode_device else (codec,):
         _empty_(part, parse_dtype(m.codec_dtype))

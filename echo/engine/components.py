@@ -91,6 +91,7 @@ def _load_dit(m: ModelConfig, *, with_lora: bool) -> EchoDiT:
         random_seed=m.random_seed,
         lora=m.lora if with_lora and m.lora.repo else None,
         quantize=m.quantize,
+        fuse=True,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from echo.models.quantize import adopt_quantized_, is_chosen, quantizer
 from echo.models.random_weights import random_pca, randomize_
 from echo.models.sizes import codec_config, dit_config
 from echo.modules.conv import fold_weight_norm
+from echo.modules.fusing import FusedProjections
 
 WEIGHTS_FILE = "pytorch_model.safetensors"
 DIT_FILE = "dit.safetensors"  # taken first: one folder may hold both networks
@@ -54,6 +56,7 @@ def load_dit(
     random_seed: int = 0,
     lora: LoraConfig | None = None,
     quantize: str | None = None,
+    fuse: bool = False,
     token: str | None = None,
 ) -> EchoDiT:
     """The DiT of ``repo`` (hub id, folder or ``shipped:NAME``) on ``device`` in ``dtype``.
@@ -61,7 +64,7 @@ def load_dit(
     ``weights="random"``: sizes of the folder's config.json, or the real ones, and weights from
     ``random_seed``; never touches the network. A ``lora`` with a repo is merged. ``quantize``:
     int8 or fp8, see :mod:`echo.models.quantize`; each weight as it arrives, so that the model is
-    never there in ``dtype``.
+    never there in ``dtype``. ``fuse``: its projections packed (:mod:`echo.modules.fusing`).
 
     Raises:
         CheckpointError: not to be had, incomplete, or not of this model.
@@ -85,7 +88,15 @@ def load_dit(
         else:
             load_checkpoint_(model, path, device=device, dtype=dtype, convert=convert)
 
-    fill_(model, put, device=torch.device(device), dtype=dtype, quantize=quantize, lora=update)
+    fill_(
+        model,
+        put,
+        device=torch.device(device),
+        dtype=dtype,
+        quantize=quantize,
+        lora=update,
+        fuse=fuse,
+    )
     _report("DiT", repo, weights, started)
     return model.requires_grad_(False).eval()
 
@@ -98,14 +109,32 @@ def fill_(
     dtype: torch.dtype,
     quantize: str | None = None,
     lora: Lora | None = None,
+    fuse: bool = False,
 ) -> None:
     """Have ``put`` set the weights of ``model``, each of them changed by ``lora`` and quantised
-    on its way in."""
+    on its way in.
+
+    ``fuse``: projections are packed when the last of a module has arrived, so that the memory of
+    its parts serves the next; packed later, the parts would leave holes all over the device.
+    """
     to_8_bits = quantizer(quantize, device, dtype) if quantize else None
     if to_8_bits is not None:
         adopt_quantized_(model)
 
+    parts = _projections(model) if fuse else {}
+    missing = Counter(parts.values())
+    whole: list[FusedProjections] = []
+
+    def pack() -> None:
+        while whole:
+            whole.pop().fuse_()
+
     def convert(name: str, value: Tensor) -> Tensor:
+        pack()
+        if name in parts:
+            missing[parts[name]] -= 1
+            if not missing[parts[name]]:
+                whole.append(parts[name])
         if lora is not None:
             lora.update(name, value)
         if to_8_bits is not None and is_chosen(name, tuple(value.shape)):
@@ -113,6 +142,14 @@ def fill_(
         return value
 
     put(model, convert)
+    pack()
+
+
+def _projections(model: nn.Module) -> dict[str, FusedProjections]:
+    """The weights below ``model`` that are packed, by name, each with the module that packs it."""
+    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+    modules = [module for module in model.modules() if isinstance(module, FusedProjections)]
+    return {names[each.weight]: module for module in modules for each in module.linears()}
 
 
 def load_codec(

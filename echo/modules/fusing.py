@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echo.modules.linear import apply_weight, join_rows
+from echo.modules.linear import apply_weight, join_rows, same_memory
 
 
 class FusedProjections(nn.Module):
@@ -31,8 +31,10 @@ class FusedProjections(nn.Module):
         raise NotImplementedError
 
     def fuse_(self) -> None:
-        """Pack the weights; the last thing before inference."""
+        """Pack the weights, unless they are; the last thing before inference."""
         layers = self.linears()
+        if self.fused is not None and same_memory([self.fused, *(x.weight for x in layers)]):
+            return
         self.fused = join_rows([layer.weight.detach() for layer in layers])
         first = 0
         for layer in layers:

@@ -58,3 +58,13 @@ def join_rows(weights: Sequence[Tensor]) -> Tensor:
     parts = {name: torch.cat([getattr(weight, name) for weight in weights]) for name in names}
     shape = (sum(weight.shape[0] for weight in weights), first.shape[1])
     return type(first).__tensor_unflatten__(parts, context, shape, (shape[1], 1))
+
+
+def same_memory(weights: Sequence[Tensor]) -> bool:
+    """Whether all ``weights`` are views of one memory."""
+    places = set()
+    for weight in weights:
+        if is_traceable_wrapper_subclass(weight):
+            weight = getattr(weight, weight.__tensor_flatten__()[0][0])
+        places.add(weight.untyped_storage()._cdata)
+    return len(places) == 1

@@ -18,7 +18,7 @@ from echo.errors import ConfigError
 from echo.models.dit import DiTConfig, EchoDiT
 from echo.models.load import load_dit
 from echo.models.quantize import is_chosen, quantize_weight, quantizer, stored_bytes
-from echo.modules.fusing import fuse_
+from echo.modules.fusing import FusedProjections, fuse_
 from echo.modules.linear import MIN_ROWS, apply_weight, is_quantized, join_rows
 from golden import PARITY
 
@@ -131,7 +131,9 @@ def test_joined_rows_are_the_joined_weight_quantised(kind: str) -> None:
     assert joined.shape == whole.shape
     x = torch.randn(20, 32)
     torch.testing.assert_close(apply_weight(x, joined), apply_weight(x, whole), rtol=0.0, atol=0.0)
-    torch.testing.assert_close(apply_weight(x, joined[16:]), apply_weight(x, whole[16:]), rtol=0.0, atol=0.0)
+    torch.testing.assert_close(
+        apply_weight(x, joined[16:]), apply_weight(x, whole[16:]), rtol=0.0, atol=0.0
+    )
     assert relative_error(apply_weight(x, joined), x @ torch.cat(parts).T) < 0.05
 
 
@@ -148,6 +150,18 @@ def test_a_lora_is_merged_before(toy_folder: Path, tmp_path: Path) -> None:
     expected = quantizer("int8", CPU, F32)(merged.detach())
     eye = torch.eye(64)
     torch.testing.assert_close(apply_weight(eye, found), apply_weight(eye, expected))
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_projections_packed_while_loading_are_those_packed_afterwards(quantize: str | None) -> None:
+    settings: dict[str, Any] = {"device": CPU, "dtype": F32, "quantize": quantize}
+    at_once = load_dit("shipped:tiny", fuse=True, **settings)
+    assert all(m.fused is not None for m in at_once.modules() if isinstance(m, FusedProjections))
+    after = load_dit("shipped:tiny", **settings)
+    assert not any(m.fused is not None for m in after.modules() if isinstance(m, FusedProjections))
+    fuse_(after)
+    assert torch.equal(velocity(at_once, 0.5), velocity(after, 0.5))
+    assert stored_bytes(at_once) == stored_bytes(after)
 
 
 def test_random_weights_are_quantised_too(toy_folder: Path) -> None:

@@ -112,3 +112,15 @@ def test_random_weights_need_packing_anew() -> None:
 def test_a_module_without_layers_to_pack_says_so() -> None:
     with pytest.raises(NotImplementedError):
         FusedProjections().fuse_()
+
+
+def test_what_is_packed_stays_and_what_was_replaced_is_packed_again() -> None:
+    mlp = swiglu()
+    fuse_(mlp)
+    packed = mlp.fused
+    fuse_(mlp)
+    assert mlp.fused is packed
+    mlp.w3.weight = nn.Parameter(torch.zeros(12, 8), requires_grad=False)
+    fuse_(mlp)
+    assert mlp.fused is not packed
+    assert not mlp.fused[12:].any()
