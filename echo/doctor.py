@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from echo import __version__
-from echo.api.access import Keys, is_loopback
+from echo.api.access import Keys
 from echo.api.server import bind
 from echo.audio.encode import FORMATS, encode_file
 from echo.config import EchoConfig, ServerConfig, compose, unknown_flags
+from echo.config.hosts import is_loopback
 from echo.errors import CheckpointError, ConfigError, EchoError
 from echo.models.checkpoint import describe, open_safetensors
 from echo.models.devices import parse_dtype, pick_device

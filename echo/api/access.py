@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from echo.api.errors import Problem, refuse
 from echo.config import ServerConfig
+from echo.config.hosts import is_loopback, leads_here, name_of
 from echo.config.schema import PAGE_PATH
 from echo.errors import ConfigError
 
@@ -26,8 +26,6 @@ READING = ("GET", "HEAD", "OPTIONS")
 CALLER = "caller"  # in a request's state: who is counted
 RETRY_AFTER_S = 2
 
-# Names that lead to this machine whoever answers DNS queries: the last is Docker Desktop's.
-_LOOPBACK_NAMES = ("localhost", "host.docker.internal")
 _ANY = "*"
 
 
@@ -114,8 +112,8 @@ class OriginCheck:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             host = headers.get("host", "")
-            if not self._host_allowed(scope, _name_of(host)):
-                await refuse(_wrong_host(_name_of(host)), scope, receive, send)
+            if not self._host_allowed(scope, name_of(host)):
+                await refuse(_wrong_host(name_of(host)), scope, receive, send)
                 return
             origin = headers.get("origin")
             changes = scope["type"] == "websocket" or scope["method"] not in READING
@@ -131,7 +129,7 @@ class OriginCheck:
         # Without a network (an app called in its own process) there is nobody to rebind.
         if not name or not self._loopback or not is_loopback(server[0]):
             return True
-        return is_loopback(name) or name in _LOOPBACK_NAMES or name.endswith(".localhost")
+        return leads_here(name)
 
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if _ANY in self._origins or origin in self._origins:
@@ -242,23 +240,7 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _name_of(host: str) -> str:
-    """The name in a Host header, without port and brackets."""
-    name = host.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.partition(":")[0].removesuffix(".")
-
-
 def is_page(scope: Scope) -> bool:
     """Whether a request is for the page or something below it."""
     path: str = scope["path"]
     return path == PAGE_PATH or path.startswith(f"{PAGE_PATH}/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host``, an address or a name, is this machine for itself only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -27,6 +27,7 @@ from echo.config import (
     run_program,
     unknown_flags,
 )
+from echo.config.hosts import is_loopback
 from echo.errors import EchoError
 from echo.voices.store import VoiceStore
 
@@ -93,7 +94,7 @@ def serve(config: EchoConfig, overrides: Sequence[str] = (), page_of: PageOf | N
             log_settings(overrides, os.environ)
             log.info("%s", _voices_line(config))
 
-            from echo.api.access import Keys, is_loopback
+            from echo.api.access import Keys
             from echo.api.app import create_app
             from echo.engine import Engine
 

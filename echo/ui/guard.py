@@ -1,12 +1,16 @@
-"""What stands between the network and Gradio where the page is part of another server."""
+"""What stands between the network and Gradio."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import anyio
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from echo.config.hosts import is_loopback, leads_here, name_of
 
 # What the page asks for. Gradio would offer more: its editor, a dashboard, a proxy, logging out.
 _NEEDED = re.compile(
@@ -17,8 +21,35 @@ _NEEDED = re.compile(
 )
 
 
+class OwnNames:
+    """For a page on loopback with a port of its own: answers under loopback's names only.
+
+    Under a name of theirs, which they let lead here (DNS rebinding), the web pages of others would
+    be of one origin with it. ``allowed``: names that are answered instead; "*": any.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, allowed: Sequence[str] | None) -> None:
+        self._app = app
+        self._open = allowed is None and not is_loopback(host)
+        self._allowed = allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._open:
+            name = name_of(Headers(scope=scope).get("host", ""))
+            if not self._is_own(name):
+                told = f"No page {name[:100]!r} here; add the name to server.allowed_hosts."
+                await PlainTextResponse(told, 403)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_own(self, name: str) -> bool:
+        if self._allowed is None:
+            return leads_here(name)
+        return "*" in self._allowed or name in (each.lower() for each in self._allowed)
+
+
 class Guard:
-    """Passes on what the page needs, as requests of its own origin, until :meth:`stop`.
+    """For a page within another server: passes on what it needs, as of its own origin.
 
     The server has looked at ``Origin`` before. Gradio would let every origin read that asks under
     another name than localhost, with the visitor's cookies; one it does not see, it allows nothing.

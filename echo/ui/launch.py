@@ -63,6 +63,9 @@ def open_page(engine: Engine) -> tuple[Any, str]:
     Raises:
         ConfigError: ``ui.host`` and ``ui.port`` can't be listened on.
     """
+    from starlette.middleware import Middleware
+
+    from echo.ui.guard import OwnNames
     from echo.ui.page import build_ui
     from echo.ui.routes import clip_router
     from echo.ui.shelf import Shelf
@@ -70,6 +73,7 @@ def open_page(engine: Engine) -> tuple[Any, str]:
     config, shelf = engine.config, Shelf()
     page = build_ui(engine, shelf)
     host, port = config.ui.host, config.ui.port
+    names = Middleware(OwnNames, host=host, allowed=config.server.allowed_hosts)
     try:
         app, url, _ = page.launch(
             server_name=host,
@@ -78,6 +82,7 @@ def open_page(engine: Engine) -> tuple[Any, str]:
             quiet=True,
             share=False,
             inbrowser=False,
+            app_kwargs={"middleware": [names]},
             # Each generation, running or waiting, waits for its audio in a thread.
             max_threads=config.engine.max_active + config.engine.max_queued + SPARE_THREADS,
             **_settings(config),

@@ -211,6 +211,15 @@ def test_with_a_password_nobody_else_gets_in(serve):
         assert http.get(f"{url}config").status_code == httpx.codes.OK
 
 
+def test_under_a_strange_name_the_page_does_not_answer(serve):
+    _, url = serve()
+    for host, status in (("evil.example", 403), ("localhost:7860", 200), ("page.localhost", 200)):
+        assert httpx.get(f"{url}config", headers={"host": host}).status_code == status, host
+    _, named = serve("server.allowed_hosts=['page.lan','127.0.0.1']")
+    for host, status in (("evil.example", 403), ("page.lan", 200)):
+        assert httpx.get(f"{named}config", headers={"host": host}).status_code == status, host
+
+
 @contextlib.contextmanager
 def running(app):
     """A server with ``app``; gives its URL."""
