@@ -248,7 +248,8 @@ def _tile(cell: Cell) -> str:
     else:
         rtf = "–" if cell.stats.rtf is None else f"{cell.stats.rtf:.2f}"
         ttfb = "–" if cell.stats.ttfb_s is None else f"{cell.stats.ttfb_s:.2f} s"
-        body = f'<p class="hint">TTFB {ttfb} · RTF {rtf} · seed {cell.seed}</p>'
+        again = f" · {cell.stats.rerolls} rerolled" if cell.stats.rerolls else ""
+        body = f'<p class="hint">TTFB {ttfb} · RTF {rtf} · seed {cell.seed}{again}</p>'
     return (
         f'<article class="tile"><h4>{escape(label)}</h4>'
         f"{player(cell.clip, label=label)}{body}</article>"
