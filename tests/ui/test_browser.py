@@ -209,7 +209,7 @@ def test_at_ui_on_the_server_a_visitor_logs_in_and_speaks_and_is_told_when_it_is
 ):
     add_voice("anna")
     settings = ("server.api_keys=a-key", "ui.password=open-sesame", *THREE_BLOCKS)
-    engine, client, server = served(*settings, components=gated)
+    _, client, server = served(*settings, components=gated)
     page = tabs(f"{client.base_url}/ui")
     page.get_by_label("username").fill("me")
     page.get_by_label("password").fill("open-sesame")
@@ -221,6 +221,4 @@ def test_at_ui_on_the_server_a_visitor_logs_in_and_speaks_and_is_told_when_it_is
     server.should_exit = True
     wait_for_state(page, "error")
     assert "The connection to the server is lost" in page.locator("#status").inner_text()
-    gate.set()
-    until(lambda: engine.stats()["active"] == 0, "it goes on without a listener")
     assert page.complaints == []

