@@ -17,10 +17,11 @@ from benchmarks import acoustics
 from benchmarks.recognition import Listener
 from echo.audio.resample import Samples
 from echo.audio.vad import SpeechDetector
-from echo.config.schema import SamplerConfig
+from echo.config.schema import SamplerConfig, per_block
 from echo.engine import Engine, SpeechRequest
 from echo.engine.request import GenerationSettings
 from echo.engine.stats import RequestStats
+from echo.errors import ConfigError
 from echo.inference import (
     ae_decode,
     crop_audio_to_flattening_point,
@@ -28,7 +29,7 @@ from echo.inference import (
     get_text_input_ids_and_mask,
     sample_blockwise_euler_cfg_independent_guidances,
 )
-from echo.spec import HOP, LATENTS_PER_SECOND, MAX_LATENTS, SAMPLE_RATE
+from echo.spec import HOP, INIT_SCALE, LATENTS_PER_SECOND, MAX_LATENTS, SAMPLE_RATE
 from echo.text import estimate_seconds
 from echo.training.recognise import word_errors
 from echo.voices.source import resolve
@@ -91,12 +92,12 @@ class Judge:
         self._latents: dict[str | None, Tensor] = {}
 
     def of_sound(self, take: Take) -> dict[str, float]:
-        """Words, pauses, tail, loudness and length; what needs nothing but the sound."""
-        audio, line = take.audio, take.line
+        """Pauses, tail, loudness and length; what needs nothing but the sound."""
+        audio = take.audio
         spans = self._detector.speech_spans(audio, SAMPLE_RATE)
         pauses = acoustics.pauses_s(spans)
         span = spans[-1][1] - spans[0][0] if spans else 0.0
-        found = {
+        return {
             "vad_longest_pause_s": max(pauses, default=0.0),
             "vad_pause_share": sum(pauses) / span if span else 0.0,
             "vad_speech_s": span - sum(pauses),
@@ -105,10 +106,19 @@ class Judge:
             "peak_dbfs": acoustics.peak_dbfs(audio),
             "audio_s": audio.size / SAMPLE_RATE,
         }
+
+    def of_words(self, take: Take, other: str) -> dict[str, float]:
+        """Word errors by each recogniser that can judge this text, per word of it.
+
+        ``word_error_chance_NAME`` is what was heard held against ``other``, a text that was not
+        said: as well as a guess does.
+        """
+        found = {}
         for listener in self.listeners:
-            if line.kind == "slots" or listener.name == "whisper":
-                heard = listener.hear(audio, SAMPLE_RATE)
-                found[f"word_error_{listener.name}"] = word_errors(line.text, heard).rate
+            if take.line.kind == "slots" or listener.name == "whisper":
+                heard = listener.hear(take.audio, SAMPLE_RATE)
+                found[f"word_error_{listener.name}"] = word_errors(take.line.text, heard).rate
+                found[f"word_error_chance_{listener.name}"] = word_errors(other, heard).rate
         return found
 
     @torch.inference_mode()
@@ -145,7 +155,8 @@ class Judge:
         blocks = [block for block in take.stats.blocks if block.chunk == 0]
         shapes = take.settings.blocks[: len(blocks)]
         sizes, steps = [s.size for s in shapes], [s.num_steps for s in shapes]
-        plain, _ = self._sampled(take.chunks[0], take.line, sizes, steps, take.settings.sampler)
+        sampler = take.settings.sampler
+        plain, _ = self._sampled(take.chunks[0], take.line, sizes, steps, sampler)
         length = sum(block.samples for block in blocks) - _FADE
         return acoustics.mel_cepstral_db(
             take.audio[: max(0, length)],
@@ -192,6 +203,13 @@ class Judge:
             cfg_scale_speaker=s.cfg_scale_speaker,
             cfg_min_t=s.cfg_min_t,
             cfg_max_t=s.cfg_max_t,
+            truncation_factor=_single("truncation_factor", s.truncation_factor),
+            rescale_k=s.rescale_k,
+            rescale_sigma=s.rescale_sigma,
+            speaker_kv_scale=s.speaker_kv_scale,
+            speaker_kv_max_layers=s.speaker_kv_max_layers,
+            speaker_kv_min_t=s.speaker_kv_min_t,
+            init_scale=_single("init_scale", s.init_scale) or INIT_SCALE,
         )
         return ae_decode(c.codec, c.pca, latent.to(c.codec.device)).cpu(), latent
 
@@ -209,6 +227,18 @@ class Judge:
             assert source is not None, "quality is measured with a voice"
             self._latents[voice] = self._encode(source.load())
         return self._latents[voice]
+
+
+def _single(name: str, value: float | tuple[float, ...] | None) -> float | None:
+    """A value that the plain path takes: one for all blocks. Raises ConfigError for several."""
+    values = set(per_block(value))
+    if len(values) > 1:
+        raise ConfigError(
+            f"sampler.{name} differs from block to block, which the plain path does not know; "
+            "set benchmark.plain_sentences=0",
+            param=f"sampler.{name}",
+        )
+    return next(iter(values), None)
 
 
 def seam_values(take: Take) -> Iterator[tuple[str, str, float]]:

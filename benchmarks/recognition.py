@@ -34,11 +34,16 @@ class SlotListener:
 
 
 class WhisperListener:
-    """faster-whisper, free English transcription. ``model``: its name or a local folder."""
+    """faster-whisper, free English transcription. ``model``: its ``WhisperModel``."""
 
     name = "whisper"
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @classmethod
+    def named(cls, model: str) -> WhisperListener:
+        """By the model's name or local folder. Raises ConfigError without faster-whisper."""
         if find_spec("faster_whisper") is None:
             raise ConfigError(
                 "benchmark.whisper_model needs faster-whisper: pip install faster-whisper",
@@ -46,15 +51,15 @@ class WhisperListener:
             )
         from faster_whisper import WhisperModel  # type: ignore[import-not-found]
 
-        self._model: Any = WhisperModel(model)
+        return cls(WhisperModel(model))
 
     def hear(self, samples: Samples, sample_rate: int) -> str:
         audio = resample(samples, sample_rate, RECOGNISER_RATE)
         segments, _ = self._model.transcribe(audio, language="en", beam_size=5)
-        return " ".join(segment.text for segment in segments).lower()
+        return " ".join(segment.text.strip() for segment in segments).lower()
 
 
 def listeners(whisper_model: str | None) -> list[Listener]:
     """pocketsphinx where it is installed (extra ``train``), Whisper where a model is named."""
     found: list[Listener] = [SlotListener()] if find_spec("pocketsphinx") else []
-    return found if whisper_model is None else [*found, WhisperListener(whisper_model)]
+    return found if whisper_model is None else [*found, WhisperListener.named(whisper_model)]

@@ -31,7 +31,7 @@ class Row:
     """One raw sample.
 
     Attributes:
-        metric: what was measured; ``unit`` is s, B, 1/s, FLOP/s, B/s, ratio or count.
+        metric: what was measured; ``unit`` is s, B, 1/s, FLOP/s, B/s, dB, ratio or count.
         better: ``lower``, ``higher``, or empty for what is neither (a length).
         sample: running number among those of the same metric and factors.
         factors: what was varied (``preset``, ``listeners``, ``stage``, ...).

@@ -42,12 +42,14 @@ def _is_number(cell: str) -> bool:
     return not cell or cell[0] in "0123456789.-+<" or cell == "nan"
 
 
-def figure(width: float = 8.0, height: float = 4.5, columns: int = 1) -> tuple[Any, list[Any]]:
-    """A matplotlib figure that needs no screen, and its axes."""
+def figure(
+    width: float = 8.0, height: float = 4.5, columns: int = 1, rows: int = 1
+) -> tuple[Any, list[Any]]:
+    """A matplotlib figure that needs no screen, and its axes, row by row."""
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), layout="constrained")
-    axes = [fig.add_subplot(1, columns, i + 1) for i in range(columns)]
+    axes = [fig.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
         each.grid(axis="y", alpha=0.3)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+RESAMPLES = 4000
+
 
 def synchronize(device: torch.device | str) -> None:
     """Wait until ``device`` has done what it was asked to; the CPU always has."""
@@ -68,3 +70,15 @@ def median(values: Sequence[float]) -> float:
 def percentile(values: Sequence[float], percent: float) -> float:
     """Linearly interpolated; NaN if there is no value."""
     return float(np.percentile(values, percent)) if len(values) else float("nan")
+
+
+def mean_interval(
+    values: Sequence[float], confidence: float, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean with its bootstrap interval: (mean, low, high), all the same for a single value."""
+    samples = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    drawn = samples[rng.integers(0, len(samples), (RESAMPLES, len(samples)))].mean(axis=1)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(drawn, (tail, 1.0 - tail))
+    return float(samples.mean()), float(low), float(high)
