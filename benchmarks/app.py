@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from benchmarks.machine import describe_machine
 from benchmarks.record import Record, Row, plain_config, read_record
 from benchmarks.report import say
-from echo.config import EchoConfig, build, register_resolvers, shipped_path
+from echo.config import EchoConfig, build, prefer_command_line, register_resolvers, shipped_path
 from echo.config.build import build_group
 from echo.errors import ConfigError, EchoError
 
@@ -65,10 +65,11 @@ def launch(name: str, settings: type[T], measure: Measure[T]) -> None:
 
 def run_job(name: str, cfg: DictConfig, settings: type[T], measure: Measure[T]) -> Path:
     """Measure what ``cfg`` says, or find that this was done; returns the record's path."""
+    prefer_command_line(cfg, HydraConfig.get().overrides.task)
     own = OmegaConf.to_container(cfg.benchmark, resolve=True)
     config = build(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "benchmark"]))
-    wanted = build_group(settings, _without(cfg.benchmark, COMMON), "benchmark.")
     assert isinstance(own, dict)
+    wanted = build_group(settings, _without(OmegaConf.create(own), COMMON), "benchmark.")
     described = {**plain_config(config), "benchmark": _public(own)}
     out = Path(cfg.benchmark.out)
     stem = f"{name}-{fingerprint(described, describe_machine())}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from benchmarks.report import say, table
 from echo.config import EchoConfig, compose
+from echo.config.schema import sampler_of
 from echo.errors import EchoError
 from echo.models.codec import CodecConfig
 from echo.models.dit import DiTConfig
@@ -139,7 +140,7 @@ def block(
     c: DiTConfig, latents: int, steps: int, text: int, speaker: int, prefix: int, config: EchoConfig
 ) -> Work:
     """Sampling one block: ``text`` tokens, ``speaker`` and ``prefix`` patches to attend to."""
-    s = config.sampler
+    s = sampler_of(config.sampler, config.preset)
     scale = s.init_scale if isinstance(s.init_scale, float) else s.init_scale[0]
     work = NOTHING
     for t in times(steps, scale)[:-1]:
@@ -170,9 +171,9 @@ def usual_first_sound(config: EchoConfig, speaker_latents: int) -> dict[str, Wor
     patches = (planned + -planned % c.speaker_patch_size) // c.speaker_patch_size
     speaker = speaker_latents // c.speaker_patch_size
     keys = patches + MAX_TEXT_TOKENS + speaker
-    sampling = NOTHING
+    s, sampling = sampler_of(config.sampler, config.preset), NOTHING
     for t in times(steps, INIT_SCALE)[:-1]:
-        rows = COPIES if is_guided(t, config.sampler.cfg_min_t, config.sampler.cfg_max_t) else 1
+        rows = COPIES if is_guided(t, s.cfg_min_t, s.cfg_max_t) else 1
         sampling += dit_pass(c, size, [keys] * rows, rows * keys) + modulations(c, rows)
     return {
         "text": _batch(text_encoder(c, MAX_TEXT_TOKENS), COPIES),

@@ -39,7 +39,7 @@ _FADE = round(SAMPLE_RATE * acoustics.FADE_MS / 1000)
 
 @dataclass(frozen=True)
 class Line:
-    """What is to be said. ``kind``: slots (a sentence of the slot grammar) or long."""
+    """What is to be said. ``kind``: slots (sentences of the slot grammar) or long."""
 
     text: str
     voice: str | None
@@ -116,7 +116,7 @@ class Judge:
         found = {}
         for listener in self.listeners:
             if take.line.kind == "slots" or listener.name == "whisper":
-                heard = listener.hear(take.audio, SAMPLE_RATE)
+                heard = listener.hear(take.audio, SAMPLE_RATE, take.line.text.count("."))
                 found[f"word_error_{listener.name}"] = word_errors(take.line.text, heard).rate
                 found[f"word_error_chance_{listener.name}"] = word_errors(other, heard).rate
         return found

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from echo.audio.resample import Samples, resample
 from echo.errors import ConfigError
+from echo.training import slots
 from echo.training.recognise import RECOGNISER_RATE, Recogniser
 
 
@@ -15,7 +16,9 @@ class Listener(Protocol):
 
     name: str
 
-    def hear(self, samples: Samples, sample_rate: int) -> str: ...
+    def hear(self, samples: Samples, sample_rate: int, sentences: int = 1) -> str:
+        """``sentences``: how many were to be said, for those that must be told."""
+        ...
 
 
 class SlotListener:
@@ -27,10 +30,18 @@ class SlotListener:
     name = "pocketsphinx_slots"
 
     def __init__(self) -> None:
-        self._recogniser = Recogniser.of_slots()
+        self._recognisers = {1: Recogniser.of_slots()}
 
-    def hear(self, samples: Samples, sample_rate: int) -> str:
-        return self._recogniser.transcribe(samples, sample_rate)
+    def hear(self, samples: Samples, sample_rate: int, sentences: int = 1) -> str:
+        if sentences not in self._recognisers:
+            self._recognisers[sentences] = Recogniser(_several(sentences))
+        return self._recognisers[sentences].transcribe(samples, sample_rate)
+
+
+def _several(sentences: int) -> str:
+    """The grammar of so many sentences of :mod:`echo.training.slots`, one after the other."""
+    one = slots.jsgf().replace("public <sentence>", "<sentence>")
+    return f"{one}public <text> = {' '.join(['<sentence>'] * sentences)};\n"
 
 
 class WhisperListener:
@@ -53,7 +64,7 @@ class WhisperListener:
 
         return cls(WhisperModel(model))
 
-    def hear(self, samples: Samples, sample_rate: int) -> str:
+    def hear(self, samples: Samples, sample_rate: int, sentences: int = 1) -> str:
         audio = resample(samples, sample_rate, RECOGNISER_RATE)
         segments, _ = self._model.transcribe(audio, language="en", beam_size=5)
         return " ".join(segment.text.strip() for segment in segments).lower()

@@ -5,7 +5,14 @@ The only package that knows Hydra, which is imported when a configuration is com
 
 from echo.config.build import build
 from echo.config.cli import ProgramArgs, parse_program_args, run_program
-from echo.config.compose import Setting, compose, describe, load_preset, to_yaml
+from echo.config.compose import (
+    Setting,
+    compose,
+    describe,
+    load_preset,
+    prefer_command_line,
+    to_yaml,
+)
 from echo.config.paths import shipped_path
 from echo.config.resolvers import preset_names, register_resolvers, unknown_flags
 from echo.config.schema import (
@@ -47,6 +54,7 @@ __all__ = [
     "describe",
     "load_preset",
     "parse_program_args",
+    "prefer_command_line",
     "preset_names",
     "register_resolvers",
     "run_program",

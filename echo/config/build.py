@@ -35,7 +35,7 @@ _DTYPES = {
     "float32": ("float32", "fp32", "f32", "float"),
 }
 _DTYPE_KEYS = ("model.dtype", "model.codec_dtype")
-TABLES = ("voices.aliases",)  # their entries have free names
+TABLES = ("voices.aliases", "preset.sampler")  # not every entry is known beforehand
 # Step counts given as one number hold for every block.
 _ONE_PER_BLOCK = {
     "num_steps": "block_sizes",
@@ -76,10 +76,13 @@ def build_group(cls: type[T], node: DictConfig, prefix: str) -> T:
     scalars = set()
     for name, hint in hints.items():
         key = f"{prefix}{name}"
+        is_table = typing.get_origin(hint) is Mapping
         if name not in raw:
+            if is_table:
+                values[name] = {}
+                continue
             raise ConfigError(f"{key} is missing from the configuration", param=key)
         value = _resolve(node, name, key)
-        is_table = typing.get_origin(hint) is Mapping
         if (is_dataclass(hint) or is_table) and not isinstance(value, Mapping):
             raise ConfigError(f"{key} is a group of keys, not the value {value!r}", param=key)
         if is_table:

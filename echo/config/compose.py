@@ -81,6 +81,21 @@ def load_preset(name: str) -> PresetConfig:
     return build_group(PresetConfig, node, "preset.")  # type: ignore[arg-type]
 
 
+def prefer_command_line(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Take from the preset in ``cfg`` what the command line says of the sampler itself.
+
+    ``preset=mine sampler.cfg_min_t=0.5`` means 0.5, whatever the preset has. For programs under
+    ``@hydra.main``; :func:`compose` does it.
+    """
+    from omegaconf import open_dict
+
+    given = {override.partition("=")[0].lstrip("+") for override in overrides}
+    own = cfg.preset.get("sampler") or {}
+    with open_dict(cfg):
+        for name in [name for name in own if f"sampler.{name}" in given]:
+            del own[name]
+
+
 def raw_values(overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Every key with its value as written in ``conf/``, interpolations not resolved."""
     return _unresolved(_compose(overrides))
@@ -99,7 +114,9 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         outer, state.hydra = state.hydra, None  # of a @hydra.main around us
         try:
             with hydra.initialize_config_dir(str(shipped_path("conf")), version_base="1.3"):
-                return hydra.compose("config", overrides=list(overrides))
+                cfg = hydra.compose("config", overrides=list(overrides))
+                prefer_command_line(cfg, overrides)
+                return cfg
         except (HydraException, OmegaConfBaseException) as error:
             raise _explain(error, parsed) from error
         finally:

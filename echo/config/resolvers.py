@@ -22,6 +22,7 @@ from echo.errors import ConfigError
 PRESET_FLAG = "ECHO_PERFORMANCE_PRESET"
 CHECKPOINT_FLAGS = ("ECHO_MODEL_REPO", "ECHO_FISH_REPO", "ECHO_PCA_REPO", "ECHO_LORA_REPO")
 FALLBACK_PRESET = "default"
+OTHER_PROGRAMS = ("training", "gpu")  # groups of conf/ that the service does not have
 
 _ENV = re.compile(r"\$\{echo\.env:(\w+)")
 
@@ -65,7 +66,7 @@ def preset_names() -> tuple[str, ...]:
 def group_options() -> dict[str, tuple[str, ...]]:
     """The groups of ``conf/``, each with the names of its options, in alphabetical order."""
     folders = sorted(folder for folder in shipped_path("conf").iterdir() if folder.is_dir())
-    groups = [folder for folder in folders if folder.name != "training"]  # a program of its own
+    groups = [folder for folder in folders if folder.name not in OTHER_PROGRAMS]
     options = {
         folder.name: tuple(sorted(file.stem for file in folder.glob("*.yaml"))) for folder in groups
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from echo.errors import ConfigError
 from echo.spec import MAX_LATENTS, MAX_SPEAKER_LATENTS, MAX_TEXT_TOKENS
@@ -70,17 +70,36 @@ class ModelConfig:
             _check(bool(getattr(self, key)), f"model.{key}", "must not be empty")
 
 
+# What a preset may say of the sampler: plain numbers that change how well and how fast it speaks.
+PRESET_SAMPLER_KEYS = (
+    *("cfg_scale_text", "cfg_scale_speaker", "cfg_min_t", "cfg_max_t", "truncation_factor"),
+    *("init_scale", "rescale_k", "rescale_sigma", "speaker_kv_scale", "speaker_kv_min_t"),
+)
+
+
 @dataclass(frozen=True)
 class PresetConfig:
-    """Shape of a streamed generation: latents per block (46.4 ms each), Euler steps per block."""
+    """Shape of a streamed generation: latents per block (46.4 ms each), Euler steps per block.
+
+    ``sampler``: values that belong to it; they win over the model's, not over those of the command
+    line or of a request.
+    """
 
     name: str
     block_sizes: tuple[int, ...]
     num_steps: tuple[int, ...]
+    sampler: Mapping[str, float | None] = field(hash=False)
 
     def __post_init__(self) -> None:
         check_blocks("preset.block_sizes", self.block_sizes)
         check_steps("preset.num_steps", self.num_steps, len(self.block_sizes))
+        for name in self.sampler:
+            known = ", ".join(PRESET_SAMPLER_KEYS)
+            _check(
+                name in PRESET_SAMPLER_KEYS,
+                f"preset.sampler.{name}",
+                f"is nothing that a preset sets; it may set {known}",
+            )
 
 
 @dataclass(frozen=True)
@@ -341,6 +360,7 @@ class EchoConfig:
     inworld: InworldConfig
 
     def __post_init__(self) -> None:
+        sampler_of(self.sampler, self.preset)
         blocks = len(self.preset.block_sizes)
         for name in ("init_scale", "truncation_factor"):
             values = per_block(getattr(self.sampler, name))
@@ -349,6 +369,14 @@ class EchoConfig:
                 f"sampler.{name}",
                 f"lists {len(values)} values for {blocks} blocks; give one, or one for each",
             )
+
+
+def sampler_of(sampler: SamplerConfig, preset: PresetConfig) -> SamplerConfig:
+    """``sampler`` with what ``preset`` says of it. Raises ConfigError for an impossible value."""
+    try:
+        return replace(sampler, **preset.sampler)  # type: ignore[arg-type]  # plain numbers
+    except ConfigError as error:
+        raise ConfigError(f"preset.{error.message}", param=f"preset.{error.param}") from error
 
 
 def per_block(value: float | tuple[float, ...] | None) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from echo.config.schema import (
     check_blocks,
     check_steps,
     per_block,
+    sampler_of,
 )
 from echo.errors import ConfigError, InvalidRequestError
 from echo.sampling.block import BlockShape
@@ -86,7 +87,7 @@ def resolve_settings(config: EchoConfig, request: SpeechRequest) -> GenerationSe
     }
     try:
         preset = load_preset(given["preset"]) if "preset" in given else config.preset
-        sampler = replace(config.sampler, **_subset(given, _SAMPLER))
+        sampler = replace(sampler_of(config.sampler, preset), **_subset(given, _SAMPLER))
         text = replace(config.text, **_subset(given, _TEXT))
         vad = replace(config.vad, **_unprefixed(_subset(given, _VAD)))
         chunking = replace(config.chunking, **_unprefixed(_subset(given, _CHUNKING)))

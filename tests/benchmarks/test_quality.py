@@ -39,7 +39,7 @@ class Deaf:
 
     name = "pocketsphinx_slots"
 
-    def hear(self, samples, sample_rate: int) -> str:
+    def hear(self, samples, sample_rate: int, sentences: int = 1) -> str:
         return ""
 
 

@@ -15,6 +15,7 @@ from echo.config import (
     to_yaml,
 )
 from echo.config.resolvers import choose_model
+from echo.config.schema import sampler_of
 from echo.errors import ConfigError
 
 PRESETS = {
@@ -37,8 +38,40 @@ def test_the_numbers_of_each_preset(name):
     assert load_preset(name) == preset
 
 
-def test_there_are_no_other_presets():
-    assert set(preset_names()) == set(PRESETS)
+def test_every_preset_can_be_loaded():
+    assert set(preset_names()) >= set(PRESETS)
+    assert [load_preset(name).name for name in preset_names()] == list(preset_names())
+
+
+def test_a_preset_may_say_how_to_sample_and_wins_over_the_model():
+    own = "+preset.sampler.cfg_min_t=0.7"
+    cfg = tiny(own)
+    assert sampler_of(cfg.sampler, cfg.preset).cfg_min_t == 0.7
+    assert sampler_of(cfg.sampler, cfg.preset).cfg_scale_text == cfg.sampler.cfg_scale_text
+    assert cfg.sampler.cfg_min_t == tiny().sampler.cfg_min_t  # for requests with another preset
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_command_line_wins_over_the_preset(order):
+    given = ["+preset.sampler={cfg_min_t: 0.7, cfg_max_t: 0.9}", "sampler.cfg_min_t=0.2"]
+    cfg = tiny(*given[::order])
+    in_force = sampler_of(cfg.sampler, cfg.preset)
+    assert (in_force.cfg_min_t, in_force.cfg_max_t) == (0.2, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ("{zero_eps: 0.1}", "preset.sampler.zero_eps"),
+        ("{cfg_min_t: 7}", "preset.sampler.cfg_min_t"),
+        ("{cfg_min_t: much}", "preset.sampler.cfg_min_t"),
+    ],
+)
+def test_what_a_preset_cannot_set_is_named(given, key):
+    with pytest.raises(ConfigError) as raised:
+        tiny(f"+preset.sampler={given}")
+    assert raised.value.param == key
+    assert key in raised.value.message
 
 
 @pytest.mark.parametrize("name", ["bogus", "../model/base", ""])
