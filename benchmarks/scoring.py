@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.judging import Judge, Line, Take, seam_values, speak
+from benchmarks.speaking import first_sound
+from echo.engine import SpeechRequest
 from echo.errors import ConfigError
 from echo.training.slots import slot_sentence
 
@@ -62,6 +64,11 @@ class Scorer:
                 "words can only be judged by a recogniser; install pocketsphinx "
                 "(pip install 'echo-tts[train]') or set benchmark.weights.word_error=0"
             )
+
+    def first_sound_s(self, line: Line, overrides: Mapping[str, Any]) -> float:
+        """Seconds to the first sound of ``line``, the rest of which is not spoken."""
+        request = SpeechRequest(line.text, line.voice, line.seed, overrides=overrides)
+        return first_sound(self.judge.engine, request).ttfb_s
 
     def score(self, line: Line, overrides: Mapping[str, Any]) -> Score:
         """``line``, spoken and judged."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -62,6 +63,23 @@ class Limits:
     ttfb_s: float
     rtf: float
     memory_bytes: float | None
+    probe: Probe
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How busy the machine is with other things: the first sound of one line in the shape to beat.
+
+    Trials are an hour apart; without it, one that met a busy minute would count as slow.
+    """
+
+    line: Line
+    shape: Shape
+    usual_s: float  # median, when the limits were measured
+
+    def slowdown(self, scorer: Scorer) -> float:
+        """Seconds now over those of then."""
+        return scorer.first_sound_s(self.line, self.shape.overrides()) / self.usual_s
 
 
 @dataclass(frozen=True)
@@ -109,7 +127,7 @@ def tune_engine(
     sets = different_lines(counts, s.sentences, voices_of(engine, s.voices), s.seed)
     base = shape_of(engine.config.preset)
     with study_in(journal, s.seed) as study:
-        limits = _limits_of(study, lambda: hear(scorer, sets[0], base), s)
+        limits = _limits_of(study, scorer, sets[0], base, s)
         search(study, scorer, sets[0], limits, s)
         trials = tuple(study.get_trials(states=[TrialState.COMPLETE]))
     winner = choose(trials, scorer, sets[1], s, engine.config.sampler)
@@ -175,13 +193,18 @@ def choose(
 def hear(
     scorer: Scorer, lines: Sequence[Line], shape: Shape, limits: Limits | None = None
 ) -> Judged:
-    """``lines`` spoken in ``shape``; only the first few of them where it is far over ``limits``."""
+    """``lines`` spoken in ``shape``; only the first few of them where it is far over ``limits``.
+
+    With ``limits``, times are as if the machine were as busy as when those were measured.
+    """
     device = scorer.judge.engine.components.model.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     scores: list[Score] = []
     for line in lines:
-        scores.append(scorer.score(line, shape.overrides()))
+        slowdown = 1.0 if limits is None else limits.probe.slowdown(scorer)
+        score = scorer.score(line, shape.overrides())
+        scores.append(replace(score, ttfb_s=score.ttfb_s / slowdown, rtf=score.rtf / slowdown))
         heard = Judged(tuple(scores), held_bytes(scorer.judge.engine))
         if limits is not None and len(scores) == LOOK_AFTER:
             times = heard.ttfb_s / limits.ttfb_s, heard.rtf / limits.rtf
@@ -229,14 +252,22 @@ def _sampler(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=8)
 
 
-def _limits_of(study: optuna.Study, hear_base: Callable[[], Judged], s: TuneSettings) -> Limits:
+def _limits_of(
+    study: optuna.Study, scorer: Scorer, lines: Sequence[Line], base: Shape, s: TuneSettings
+) -> Limits:
     """The card's limits; what it leaves open is what the preset to beat needs, measured once."""
+    probe = Probe(lines[0], base, 1.0)
     if "limits" not in study.user_attrs:
-        heard = hear_base()
-        study.set_user_attr("limits", {"ttfb_s": heard.ttfb_s, "rtf": heard.rtf})
-    base, card = study.user_attrs["limits"], s.gpu
+        scorer.first_sound_s(lines[0], base.overrides())  # warms up
+        usual = median([probe.slowdown(scorer) for _ in lines])
+        own = Limits(math.inf, math.inf, None, replace(probe, usual_s=usual))
+        heard = hear(scorer, lines, base, own)
+        found = {"ttfb_s": heard.ttfb_s, "rtf": heard.rtf, "probe_s": usual}
+        study.set_user_attr("limits", found)
+    known, card = study.user_attrs["limits"], s.gpu
     return Limits(
-        ttfb_s=base["ttfb_s"] if card.ttfb_s is None else card.ttfb_s,
-        rtf=base["rtf"] if card.rtf is None else card.rtf,
+        ttfb_s=known["ttfb_s"] if card.ttfb_s is None else card.ttfb_s,
+        rtf=known["rtf"] if card.rtf is None else card.rtf,
         memory_bytes=None if card.memory_gib is None else card.memory_gib * GIB,
+        probe=replace(probe, usual_s=known["probe_s"]),
     )
