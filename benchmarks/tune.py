@@ -141,9 +141,10 @@ def header_of(found: Found, config: EchoConfig, s: TuneSettings, setup: str) -> 
         f"{machine['threads']} of {machine['cores']} cores, torch {machine['torch']}, commit "
         f"{str(machine['commit'])[:12]}{changes}, {datetime.now(timezone.utc):%Y-%m-%d}.",
         f"Serve it with: python serve.py preset={s.preset_name} {setup}",
-        f"Limits: first sound {1e3 * limits.ttfb_s:.0f} ms, real-time factor {limits.rtf:.2f}, each "
-        f"times {s.slack:g}; memory {memory}.",
-        f"{len(found.trials)} trials, to beat {found.base.name}, found where not given.",
+        f"{len(found.trials)} trials. To beat: {found.base.name}, whose needs are the limits that "
+        "were not given:",
+        f"first sound {1e3 * limits.ttfb_s:.0f} ms, real-time factor {limits.rtf:.2f}, each times "
+        f"{s.slack:g}; memory {memory}.",
         f"Held out, {len(found.held_out)} texts, mean and {CONFIDENCE:.0%} interval:",
         *(f"  {line}" for line in _comparison(record).splitlines()),
         verdict(record),
