@@ -118,11 +118,15 @@ class Found:
 
 
 def tune_engine(
-    engine: Engine, settings: TuneSettings, heard_by: Sequence[Listener], journal: Path
+    engine: Engine, s: TuneSettings, heard_by: Sequence[Listener], journal: Path
 ) -> Found:
-    """Search, choose among the best, and hold the winner against the preset of the engine."""
-    s = settings
-    scorer = Scorer(Judge(engine, heard_by, s.best_steps), s.weights)
+    """Search, choose among the best, and hold the winner against the preset of ``engine``."""
+    return tune_with(Scorer(Judge(engine, heard_by, s.best_steps), s.weights), s, journal)
+
+
+def tune_with(scorer: Scorer, s: TuneSettings, journal: Path) -> Found:
+    """:func:`tune_engine` with a scorer of one's own."""
+    engine = scorer.judge.engine
     counts = (s.search_lines, s.final_lines, s.held_out_lines)
     sets = different_lines(counts, s.sentences, voices_of(engine, s.voices), s.seed)
     base = shape_of(engine.config.preset)
