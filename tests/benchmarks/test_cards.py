@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import sys
 
+import hydra
 import pytest
 import torch
 
-from benchmarks.cards import Card, check_card, choose_card, with_setup
+from benchmarks.cards import (
+    Card,
+    check_card,
+    choose_card,
+    register_card_resolver,
+    with_setup,
+)
 from benchmarks.tune import main
-from echo.config import compose
+from echo.config import compose, register_resolvers
 from echo.config.paths import shipped_path
 from echo.errors import ConfigError
 
@@ -36,16 +43,11 @@ def test_a_machine_gets_the_profile_of_its_memory(memory: float | None, profile:
 
 @pytest.mark.parametrize("profile", [name for name in PROFILES if name != "auto"])
 def test_every_setup_of_every_profile_is_a_setting_of_the_service(profile: str) -> None:
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    from benchmarks.cards import register_card_resolver
-    from echo.config import register_resolvers
 
     register_resolvers()
     register_card_resolver()
-    with initialize_config_dir(str(shipped_path("conf")), version_base="1.3"):
-        card = hydra_compose("benchmark_tune", overrides=[f"gpu={profile!r}"]).benchmark.gpu
+    with hydra.initialize_config_dir(str(shipped_path("conf")), version_base="1.3"):
+        card = hydra.compose("benchmark_tune", overrides=[f"gpu={profile!r}"]).benchmark.gpu
     config = compose(["model=base"])
     assert card.name == profile
     assert len({with_setup(config, setup) for setup in card.setups}) == len(card.setups) > 0

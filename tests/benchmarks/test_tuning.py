@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_judging import Parrot
-from test_shapes import SPACE
 
 from benchmarks.cards import Card
 from benchmarks.judging import Judge, Line, speak
 from benchmarks.record import Record, read_records
 from benchmarks.scoring import Score, Scorer, Weights, different_lines
-from benchmarks.shapes import read_preset, shape_of
+from benchmarks.shapes import Space, read_preset, shape_of
 from benchmarks.speech import reference, write_voice
 from benchmarks.tune import header_of, main, pareto, report, rows_of, verdict
 from benchmarks.tuning import LOOK_AFTER, Found, TuneSettings, tune_with
@@ -25,6 +23,16 @@ from echo.errors import ConfigError
 
 WEIGHTS = Weights(
     word_error=1.0, speaker=0.2, pause=0.1, seam=0.02, click=0.1, tail=0.01, mcd_best=0.0
+)
+SPACE = Space(
+    first_latents=(16, 64),
+    growth=(1.0, 4.0),
+    longest_latents=(64, 320),
+    first_steps=(3, 20),
+    later_steps=(3, 24),
+    cfg_min_t=(0.0, 0.8),
+    scales=(0.5, 2.0),
+    truncation=(0.5, 1.0),
 )
 SETTINGS = TuneSettings(
     seed=1,
@@ -45,6 +53,17 @@ SETTINGS = TuneSettings(
     space=SPACE,
     gpu=Card("cpu", ("model.dtype=float32",), None, None, None),
 )
+
+
+@dataclass(frozen=True)
+class Parrot:
+    """Hears the same words whatever is said."""
+
+    words: str
+    name: str = "parrot"
+
+    def hear(self, samples, sample_rate: int, sentences: int = 1) -> str:
+        return self.words
 
 
 @dataclass
