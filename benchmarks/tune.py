@@ -45,7 +45,10 @@ SETUP_LINES = 8
 GAIN = 0.9  # a setup further down the list must be faster by this
 UNJUDGED = Weights(0, 0, 0, 0, 0, 0, 0)
 # What may change between two runs of one search: how much is heard, not what is searched.
-BUDGET = ("preset_name", "preset_folder", "journals", "trials", "finalists", "final_lines")
+BUDGET = (
+    *("preset_name", "preset_folder", "journals", "trials"),
+    *("finalists", "final_lines", "held_out_lines"),
+)
 
 
 def measure(config: EchoConfig, settings: TuneSettings) -> list[Row]:

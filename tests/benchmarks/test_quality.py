@@ -71,10 +71,11 @@ def test_every_text_is_judged_by_everything_that_applies(engine, tmp_path) -> No
 
 def test_what_is_said_does_not_depend_on_the_preset(tmp_path, toy_settings, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    write_voice(tmp_path / "voices", "one", reference(1.0, 1))
     command = [
         *("benchmarks.quality", "-m", "hydra/hydra_logging=none", "hydra/job_logging=none"),
         *(*toy_settings("preset=low,equal"), "benchmark.sentences=2", "benchmark.long_texts=0"),
-        *("benchmark.plain_sentences=0", "benchmark.voices=[clara]"),
+        *("benchmark.plain_sentences=0", "voices.roots=[voices]"),
     ]
     monkeypatch.setattr(sys, "argv", command)
     launch(NAME, QualitySettings, measure)

@@ -97,7 +97,7 @@ class PaperScorer(Scorer):
 @pytest.fixture
 def engine(make_engine: Callable[..., Engine], voice_root: Path) -> Engine:
     write_voice(voice_root, "one", reference(1.0, 1))
-    return make_engine("preset=default")
+    return make_engine("preset.block_sizes=[32,128,480]", "preset.num_steps=[8,15,20]")
 
 
 def tune(engine: Engine, journal: Path, settings: TuneSettings = SETTINGS, **paper: Any) -> Found:
@@ -118,7 +118,7 @@ def test_the_search_finds_the_better_shape_within_the_limits(engine: Engine, tmp
     assert first <= 1.05 * base.block_sizes[0] * base.num_steps[0]
     assert found.winner.num_steps[-1] > 15
     mean, _, high = found.difference()
-    assert mean < high < 0
+    assert mean <= high < 0
     assert "better than default" in verdict(record_of(found))
 
 
@@ -191,7 +191,9 @@ def test_lines_of_search_choice_and_held_out_share_no_text() -> None:
     assert sets == different_lines([6, 5, 9], [1, 2], ["a", "b"], 1)
 
 
-def test_the_cost_is_the_weighted_sum_of_what_is_wrong(engine: Engine) -> None:
+def test_the_cost_is_the_weighted_sum_of_what_is_wrong(make_engine, voice_root) -> None:
+    write_voice(voice_root, "one", reference(1.0, 1))
+    engine = make_engine()
     line = Line("Farmers opened bottles again.", "one", 3)
     judge = Judge(engine, [Parrot("farmers opened windows again")], 2)
     score = Scorer(judge, WEIGHTS).score(line, {})
@@ -210,11 +212,12 @@ def test_the_whole_program_writes_a_preset_that_loads(
     tmp_path, toy_settings, monkeypatch, capsys
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    write_voice(tmp_path / "voices", "one", reference(1.0, 1))
     command = [
         *("tune", "gpu=cpu", "hydra/hydra_logging=none", "hydra/job_logging=none"),
         *toy_settings("benchmark.gpu.setups=['model.dtype=float32','model.dtype=bfloat16']"),
         *("benchmark.trials=2", "benchmark.search_lines=2", "benchmark.final_lines=1"),
-        *("benchmark.held_out_lines=2", "benchmark.finalists=2", "benchmark.voices=[clara]"),
+        *("benchmark.held_out_lines=2", "benchmark.finalists=2", "voices.roots=[voices]"),
         *("benchmark.weights.word_error=0", "benchmark.sentences=[1]", "benchmark.slack=100"),
         *("benchmark.preset_folder=presets", "benchmark.space.first_steps=[1,2]"),
         *("benchmark.space.later_steps=[1,2]", "benchmark.preset_name=toy"),
