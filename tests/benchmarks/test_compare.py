@@ -82,6 +82,45 @@ def test_only_what_was_measured_alike_is_compared() -> None:
     assert verdicts(record([1, 1, 1], preset="low"), record([9, 9, 9], preset="default")) == []
 
 
+def test_error_rates_and_decibels_are_judged_by_their_difference() -> None:
+    """Zeros have no ratio, and twice as many decibels mean nothing."""
+    rng = np.random.default_rng(3)
+
+    def errors(rate: float) -> Record:
+        return record(rng.random(60) < rate, metric="word_error", unit="ratio")
+
+    assert verdicts(errors(0.1), errors(0.5)) == ["worse"]
+    assert verdicts(errors(0.5), errors(0.1)) == ["better"]
+    assert verdicts(record([0.0] * 4, unit="ratio"), record([0.0] * 4, unit="ratio")) == ["same"]
+    tails = [record(rng.normal(mean, 2, 30), metric="tail", unit="dB") for mean in (-60, -60, -50)]
+    assert verdicts(tails[0], tails[1]) == ["same"]
+    assert verdicts(tails[0], tails[2]) == ["worse"]
+    few = [record([mean], metric="tail", unit="dB") for mean in (-60, -20)]
+    assert verdicts(*few) == ["not judged"]
+
+
+def test_equal_error_rates_do_not_cry_wolf() -> None:
+    rng = np.random.default_rng(7)
+    alarms = 0
+    for _ in range(200):
+        a, b = (record(rng.random(36) < 0.1, metric="errors", unit="ratio") for _ in range(2))
+        alarms += verdicts(a, b) == ["worse"]
+    assert alarms <= 2
+
+
+def test_quality_is_compared_over_all_voices_together() -> None:
+    def heard(errors: float) -> Record:
+        rows = [
+            Row("word_error", errors, "ratio", "lower", 0, {"voice": voice, "preset": "low"})
+            for voice in ("a", "b", "c", "d")
+        ]
+        return Record.of("quality", rows, seed=1, config={})
+
+    (change,) = compare([heard(0.0)], [heard(0.5)], limit=1.1, confidence=0.99)
+    assert (change.verdict, change.change, change.absolute) == ("worse", 0.5, True)
+    assert "voice" not in change.name
+
+
 def test_the_program_exits_1_past_the_limit_only(tmp_path, capsys) -> None:
     a = str(record([1.0, 1.01, 1.02]).write(tmp_path, "a"))
     b = str(record([1.3, 1.31, 1.33]).write(tmp_path, "b"))

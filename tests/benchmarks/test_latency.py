@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.app import launch
 from benchmarks.compare import compare
+from benchmarks.compare import main as compare_program
 from benchmarks.latency import (
     NAME,
     LatencySettings,
@@ -34,6 +35,24 @@ class SlowCodec(S1DAC):
         audio = super().decode(*args, **kwargs)
         time.sleep(0.1 + 5 * (time.perf_counter() - begun))
         return audio
+
+
+class PacedCodec(S1DAC):
+    """Takes ``pace_s`` more for each block: time that no busy machine makes shorter or longer."""
+
+    pace_s = 0.0
+
+    def decode(self, *args, **kwargs):
+        time.sleep(self.pace_s)
+        return super().decode(*args, **kwargs)
+
+
+def paced(components: Components, pace_s: float) -> Components:
+    codec = PacedCodec(components.codec.config)
+    codec.pace_s = pace_s
+    for name, module in components.codec.named_children():
+        setattr(codec, name, module)
+    return Components.from_parts(components.model, codec, components.pca)
 
 
 def record_of(config, components: Components, settings: LatencySettings = SETTINGS) -> Record:
@@ -67,6 +86,24 @@ def test_a_planted_slowdown_is_caught_and_an_equal_run_is_not(
     }
     assert "TTFB ms" in report([plain, slow], tmp_path / "latency.png")
     assert (tmp_path / "latency.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_two_runs_are_told_apart_by_the_program_if_and_only_if_one_is_slower(
+    toy_components, toy_config, tmp_path, capsys
+) -> None:
+    """Three engines from scratch; what is planted is six times what each decode takes anyway."""
+    config = toy_config("preset.block_sizes=[8]", "preset.num_steps=[3]", "chunking=off")
+    paths = {}
+    for name, pace_s in (("before", 0.15), ("again", 0.15), ("slowed", 0.9)):
+        paths[name] = record_of(config, paced(toy_components, pace_s)).write(tmp_path, name)
+    limit = ("--limit", "2")
+    assert compare_program([str(paths["before"]), str(paths["again"]), *limit]) == 0
+    assert compare_program([str(paths["before"]), str(paths["slowed"]), *limit]) == 1
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    worse = {line[1] for line in shown if line[:1] == ["worse"]}
+    assert {"latency.ttfb_s", "latency.block_codec_s"} <= worse
+    assert "latency.block_sampling_s" not in worse
+    assert compare_program([str(paths["slowed"]), str(paths["before"]), *limit]) == 0
 
 
 def test_stages_add_up_and_a_new_voice_is_told_apart(toy_components, toy_config) -> None:
