@@ -202,7 +202,7 @@ def _draw(records: Sequence[Record], label: Callable[[Record], str], picture: Pa
         axes.set_xticks(range(len(names)), names, rotation=20 if len(names) > 2 else 0)
         axes.set_xlim(-0.5, len(names) - 0.5)
         known = METRICS[metric]
-        axes.set_title(f"{known.title} ({known.better} is better)", fontsize="medium")
+        axes.set_title(f"{known.title} ({known.better} is better)", fontsize="small")
     for axes in panels[len(drawn) :]:
         axes.set_visible(False)
     save_figure(fig, picture)

@@ -33,7 +33,7 @@ from benchmarks.record import Factor, Record, Row, plain_config
 from benchmarks.report import figure, save_figure, say, table
 from benchmarks.scoring import Scorer, Weights, different_lines
 from benchmarks.shapes import preset_path, shape_of, write_preset
-from benchmarks.timing import mean_interval, median, percentile
+from benchmarks.timing import mean_interval, median
 from benchmarks.tuning import CONFIDENCE, Found, TuneSettings, hear, tune_engine
 from echo.config import EchoConfig, shipped_path
 from echo.engine import Engine
@@ -70,10 +70,7 @@ def measure(config: EchoConfig, settings: TuneSettings) -> list[Row]:
 
 
 def fastest_setup(config: EchoConfig, settings: TuneSettings) -> tuple[str, list[Row]]:
-    """Of the setups that fit, the first that no other one is clearly faster than.
-
-    By the lower quartile of compute per audio time, which other work on the machine moves least.
-    """
+    """Of the setups that fit, the first that no other one is clearly faster than."""
     setups = settings.gpu.setups
     rows, fitting = [], dict[str, float]()
     most = settings.gpu.memory_gib
@@ -85,11 +82,11 @@ def fastest_setup(config: EchoConfig, settings: TuneSettings) -> tuple[str, list
             scorer = Scorer(Judge(engine, (), settings.best_steps), UNJUDGED)
             heard = hear(scorer, lines, shape_of(config.preset))
         if most is None or heard.memory_bytes <= most * GIB:
-            fitting[setup] = percentile([score.rtf for score in heard.scores], 25)
+            fitting[setup] = heard.rtf
         factors: dict[str, Factor] = {"setup": setup}
         for i, score in enumerate(heard.scores):
             rows.append(Row("setup_rtf", score.rtf, "ratio", "lower", i, factors))
-            rows.append(Row("setup_ttfb_s", score.ttfb_s, "s", "lower", i, factors))
+        rows.append(Row("setup_ttfb_s", heard.ttfb_s, "s", "lower", 0, factors))
         rows.append(Row("setup_memory", heard.memory_bytes, "B", "lower", 0, factors))
     if len(setups) == 1:
         return setups[0], rows
@@ -184,7 +181,7 @@ def report(records: Sequence[Record], picture: Path) -> str:
             )
             for row, cost in pareto(record)
         ]
-        heads = ("trial", "TTFB ms", "cost", "in limits", "blocks", "steps", "min t", "truncation")
+        heads = ("trial", "first ms", "cost", "in limits", "blocks", "steps", "min t", "truncation")
         heard = len(record.values("trial_cost"))
         parts += [
             f"Pareto front of {heard} trials, earliest first sound first:",
@@ -251,7 +248,7 @@ def _draw(record: Record, picture: Path) -> None:
     left.step(*zip(*front, strict=True), where="post", color="C1", label="Pareto front")
     limit = median(record.values("limit_ttfb_s"))
     left.axvline(1e3 * limit, color="0.5", linestyle=":", label="limit")
-    left.set_xlabel("time to first audio, ms")
+    left.set_xlabel("first audio, ms of an idle device")
     left.set_ylabel("cost on the searched texts (less is better)")
     left.legend(frameon=False, fontsize="small")
     for place, way in enumerate((_base(record), TUNED)):
@@ -260,6 +257,8 @@ def _draw(record: Record, picture: Path) -> None:
         right.errorbar(place, mean, [[mean - low], [high - mean]], color="0.2", capsize=5)
     right.set_xticks((0, 1), (_base(record), TUNED))
     right.set_ylabel("cost on held-out texts, 95 % interval")
+    mean, low, high = mean_interval(_differences(record, "held_out_cost"), CONFIDENCE)
+    right.set_title(f"difference {mean:+.3f} ({low:+.3f} ... {high:+.3f})", fontsize="medium")
     save_figure(fig, picture)
 
 

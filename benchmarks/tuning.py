@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -63,39 +62,19 @@ class Limits:
     ttfb_s: float
     rtf: float
     memory_bytes: float | None
-    probe: Probe
-
-
-@dataclass(frozen=True)
-class Probe:
-    """How busy the machine is with other things: the first sound of one line in the shape to beat.
-
-    Trials are an hour apart; without it, one that met a busy minute would count as slow.
-    """
-
-    line: Line
-    shape: Shape
-    usual_s: float  # median, when the limits were measured
-
-    def slowdown(self, scorer: Scorer) -> float:
-        """Seconds now over those of then."""
-        return scorer.first_sound_s(self.line, self.shape.overrides()) / self.usual_s
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a shape came to over some lines."""
+    """What a shape came to over some lines. ``ttfb_s``: by :meth:`Scorer.seconds`."""
 
     scores: tuple[Score, ...]
+    ttfb_s: float
     memory_bytes: float
 
     @property
     def cost(self) -> float:
         return sum(score.cost for score in self.scores) / len(self.scores)
-
-    @property
-    def ttfb_s(self) -> float:
-        return median([score.ttfb_s for score in self.scores])
 
     @property
     def rtf(self) -> float:
@@ -197,24 +176,23 @@ def choose(
 def hear(
     scorer: Scorer, lines: Sequence[Line], shape: Shape, limits: Limits | None = None
 ) -> Judged:
-    """``lines`` spoken in ``shape``; only the first few of them where it is far over ``limits``.
-
-    With ``limits``, times are as if the machine were as busy as when those were measured.
-    """
+    """``lines`` spoken in ``shape``; only the first few of them where it is far over ``limits``."""
     device = scorer.judge.engine.components.model.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    overrides = shape.overrides()
+    first = median([scorer.first_sound_s(line, overrides) for line in lines[:LOOK_AFTER]])
     scores: list[Score] = []
     for line in lines:
-        slowdown = 1.0 if limits is None else limits.probe.slowdown(scorer)
-        score = scorer.score(line, shape.overrides())
-        scores.append(replace(score, ttfb_s=score.ttfb_s / slowdown, rtf=score.rtf / slowdown))
-        heard = Judged(tuple(scores), held_bytes(scorer.judge.engine))
-        if limits is not None and len(scores) == LOOK_AFTER:
-            times = heard.ttfb_s / limits.ttfb_s, heard.rtf / limits.rtf
-            if max(times) > FAR:
-                break
+        scores.append(scorer.score(line, overrides))
+        heard = Judged(tuple(scores), first, held_bytes(scorer.judge.engine))
+        if len(scores) == LOOK_AFTER and limits is not None and _far_over(heard, limits):
+            break
     return heard
+
+
+def _far_over(heard: Judged, limits: Limits) -> bool:
+    return max(heard.ttfb_s / limits.ttfb_s, heard.rtf / limits.rtf) > FAR
 
 
 def in_turns(
@@ -260,18 +238,13 @@ def _limits_of(
     study: optuna.Study, scorer: Scorer, lines: Sequence[Line], base: Shape, s: TuneSettings
 ) -> Limits:
     """The card's limits; what it leaves open is what the preset to beat needs, measured once."""
-    probe = Probe(lines[0], base, 1.0)
     if "limits" not in study.user_attrs:
-        scorer.first_sound_s(lines[0], base.overrides())  # warms up
-        usual = median([probe.slowdown(scorer) for _ in lines])
-        own = Limits(math.inf, math.inf, None, replace(probe, usual_s=usual))
-        heard = hear(scorer, lines, base, own)
-        found = {"ttfb_s": heard.ttfb_s, "rtf": heard.rtf, "probe_s": usual}
-        study.set_user_attr("limits", found)
+        scorer.score(lines[0], base.overrides())  # warms up
+        heard = hear(scorer, lines, base)
+        study.set_user_attr("limits", {"ttfb_s": heard.ttfb_s, "rtf": heard.rtf})
     known, card = study.user_attrs["limits"], s.gpu
     return Limits(
         ttfb_s=known["ttfb_s"] if card.ttfb_s is None else card.ttfb_s,
         rtf=known["rtf"] if card.rtf is None else card.rtf,
         memory_bytes=None if card.memory_gib is None else card.memory_gib * GIB,
-        probe=replace(probe, usual_s=known["probe_s"]),
     )

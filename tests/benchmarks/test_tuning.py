@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,10 +71,10 @@ class Parrot:
 class PaperScorer(Scorer):
     """The more steps the better, up to a point; each costs time. Guidance is best to t = 0.6.
 
-    ``busy``: how many times slower the machine is than it was, by the count of what it spoke.
+    ``heard``: called with the count of what it spoke.
     """
 
-    busy: Callable[[int], float] = lambda spoken: 1.0
+    heard: Callable[[int], None] = lambda spoken: None
     gain: float = 1.0
     spoken: int = 0
 
@@ -82,6 +83,7 @@ class PaperScorer(Scorer):
 
     def score(self, line: Line, overrides: Mapping[str, Any]) -> Score:
         self.spoken += 1
+        self.heard(self.spoken)
         work = self._work(overrides)
         steps = min(20, overrides["num_steps"][-1])
         cost = 0.1 + (20 - steps) / 50 + abs(overrides.get("cfg_min_t", 0.3) - 0.6) / 5
@@ -131,28 +133,18 @@ def test_what_is_not_better_is_not_called_better(engine: Engine, tmp_path) -> No
 
 
 def test_an_interrupted_search_goes_on_where_it_was(engine: Engine, tmp_path) -> None:
-    def cut(spoken: int) -> float:
+    def cut(spoken: int) -> None:
         if spoken == 40:
             raise KeyboardInterrupt
-        return 1.0
 
     with pytest.raises(KeyboardInterrupt):
-        tune(engine, tmp_path, busy=cut)
+        tune(engine, tmp_path, heard=cut)
     few = tune(engine, tmp_path, replace(SETTINGS, trials=8))
     more = tune(engine, tmp_path, replace(SETTINGS, trials=11))
     assert (len(few.trials), len(more.trials)) == (8, 11)
     assert [t.params for t in more.trials[:8]] == [t.params for t in few.trials]
     assert len({str(t.params) for t in more.trials}) == 11
     assert more.limits == few.limits
-
-
-def test_a_machine_that_is_busy_for_a_while_makes_no_shape_slow(engine: Engine, tmp_path) -> None:
-    few = replace(SETTINGS, trials=3)
-    still = tune(engine, tmp_path / "still", few)
-    busy = tune(engine, tmp_path / "busy", few, busy=lambda spoken: 5.0 if spoken > 6 else 1.0)
-    for a, b in zip(still.trials, busy.trials, strict=True):
-        assert b.user_attrs["ttfb_s"] == pytest.approx(a.user_attrs["ttfb_s"])
-        assert b.constraints == pytest.approx(a.constraints)
 
 
 def test_a_shape_that_is_far_too_slow_is_not_heard_to_the_end(engine: Engine, tmp_path) -> None:
@@ -206,6 +198,24 @@ def test_the_cost_is_the_weighted_sum_of_what_is_wrong(make_engine, voice_root) 
         Scorer(Judge(engine, [], 2), WEIGHTS)
     take = speak(engine, line, {"num_steps": 1})
     assert take.settings.blocks[0].num_steps == 1  # a request's settings reach the engine
+
+
+def test_the_clock_counts_the_first_block_alone_and_no_waiting(make_engine, voice_root) -> None:
+    write_voice(voice_root, "one", reference(1.0, 1))
+    scorer = Scorer(Judge(make_engine(), [Parrot("")], 2), WEIGHTS)
+    line = Line("Farmers opened bottles again.", "one", 3)
+    begun = scorer.seconds()
+    time.sleep(0.5)
+    assert scorer.seconds() - begun < 0.25
+
+    def first(size: int, steps: int) -> float:
+        shape = {"block_sizes": (size, 320), "num_steps": (steps, 50)}
+        return min(scorer.first_sound_s(line, shape) for _ in range(3))
+
+    scorer.first_sound_s(line, {"block_sizes": (8,), "num_steps": (1,)})  # the voice, once
+    assert 0 < first(8, 2) < first(160, 40)
+    whole = scorer.score(line, {"block_sizes": (8, 320), "num_steps": (2, 50)})
+    assert first(8, 2) < 0.5 * whole.rtf * 328 / 21.5
 
 
 def test_the_whole_program_writes_a_preset_that_loads(

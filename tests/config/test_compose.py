@@ -43,6 +43,12 @@ def test_every_preset_can_be_loaded():
     assert [load_preset(name).name for name in preset_names()] == list(preset_names())
 
 
+@pytest.mark.parametrize("group", ["gpu", "training"])
+def test_groups_of_other_programs_are_none_of_the_service(group):
+    with pytest.raises(ConfigError, match="unknown key"):
+        tiny(f"{group}=cpu")
+
+
 def test_a_preset_may_say_how_to_sample_and_wins_over_the_model():
     own = "+preset.sampler.cfg_min_t=0.7"
     cfg = tiny(own)
