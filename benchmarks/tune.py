@@ -41,7 +41,7 @@ from echo.errors import ConfigError
 
 NAME = "tune"
 TUNED = "tuned"
-SETUP_LINES = 8
+SETUP_LINES = 4
 GAIN = 0.9  # a setup further down the list must be faster by this
 UNJUDGED = Weights(0, 0, 0, 0, 0, 0, 0)
 # What may change between two runs of one search: how much is heard, not what is searched.
