@@ -13,7 +13,7 @@ from echo.config import EchoConfig, build
 from echo.errors import ConfigError
 
 GIB = 2**30
-SIZES = {8: "8gb", 12: "12gb", 24: "24gb", 48: "48gb"}  # GB on the box: the profile up to there
+SIZES = {6: "6gb", 8: "8gb", 12: "12gb", 24: "24gb", 48: "48gb"}  # by GB on the box, up to there
 LARGEST = "80gb"
 
 

@@ -26,7 +26,7 @@ CARD = Card("24gb", (), None, None, None)
     ("memory", "profile"),
     [
         (None, "cpu"),
-        (5.8, "8gb"),
+        (5.8, "6gb"),
         (7.6, "8gb"),
         (11.9, "12gb"),
         (15.7, "24gb"),
