@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := echo tests benchmarks serve.py gradio_app.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve ui parity format clean
+.PHONY: help demo test check serve ui parity wheel format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ ui: $(VENV)/.ui ## Start the Gradio UI; settings as for serve
 
 parity: $(VENV)/.dev ## Check every golden value; another folder: make parity FOLDER=...
 	$(BIN)/python tests/parity.py $(or $(FOLDER),tests/data/parity)
+
+wheel: $(VENV)/.dev ## Build dist/*.whl with settings, voices and the shipped model inside
+	$(BIN)/python -m build --wheel --no-isolation
 
 format: $(VENV)/.dev ## Format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix $(SOURCES)
