@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -95,7 +94,7 @@ def running(
             assert time.monotonic() < deadline, told.read_text()
             time.sleep(0.1)
         yield found[1]
-        program.send_signal(signal.SIGINT)
+        program.terminate()
         program.wait(timeout=30)
     finally:
         program.kill()

@@ -1,0 +1,142 @@
+"""Listeners and replicas in virtual time: no threads, no clock; the same seed, the same run."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+from benchmarks.listening import Heard
+from benchmarks.replica import Costs, Order, Replica, Shape, Use
+from echo.engine.task import Limits
+
+RETRY_S = 2.0  # when a refused listener asks for its next text: as the engine tells it
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """``replicas`` engines of one kind, each with a device of its own.
+
+    ``route``: ``voice`` sends a request where its voice is, unless that replica has ``slack`` more
+    requests than the least busy one; ``least`` always goes to the least busy.
+    """
+
+    costs: Costs
+    shape: Shape
+    limits: Limits
+    replicas: int = 1
+    cache_bytes: int = 1 << 30
+    route: Literal["least", "voice"] = "voice"
+    slack: int = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What all listeners heard, and what it took."""
+
+    heard: tuple[Heard, ...]
+    uses: tuple[Use, ...]
+    seconds: float  # until the last request had ended
+
+    @property
+    def busy(self) -> float:
+        """Share of the time in which the devices had work."""
+        return sum(use.busy_s for use in self.uses) / (self.seconds * len(self.uses))
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Asks ``orders`` one after the other, the first at ``begins``. ``plays``: hears the last one
+    to its end first, and rests ``rest_s``."""
+
+    orders: Sequence[Order]
+    begins: float = 0.0
+    plays: bool = True
+    rest_s: float = 0.0
+
+
+def poisson(orders: Sequence[Order], per_second: float, seed: int) -> list[Listener]:
+    """Strangers with one order each, at random."""
+    rng, now = random.Random(seed), 0.0
+    strangers = []
+    for order in orders:
+        now += rng.expovariate(per_second)
+        strangers.append(Listener((order,), now))
+    return strangers
+
+
+def simulate(cluster: Cluster, listeners: Sequence[Listener], seed: int = 0) -> Outcome:
+    """Everything until the last listener has had its last sound."""
+    return _Run(cluster, seed).run(listeners)
+
+
+class _Run:
+    """The events of one simulation, in order of time."""
+
+    def __init__(self, cluster: Cluster, seed: int) -> None:
+        self._cluster = cluster
+        self._replicas = [_replica(cluster, f"{seed}/{i}") for i in range(cluster.replicas)]
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._ticket = count()
+        self._now = 0.0
+        self._heard: list[Heard] = []
+
+    def run(self, listeners: Sequence[Listener]) -> Outcome:
+        for listener in listeners:
+            self._ask_at(listener.begins, listener, 0)
+        while self._events:
+            self._now, _, event = heapq.heappop(self._events)
+            event()
+        heard = tuple(sorted(self._heard, key=lambda each: each.arrived))
+        seconds = max(each.ended for each in heard) - min(each.arrived for each in heard)
+        return Outcome(heard, tuple(r.use for r in self._replicas), seconds)
+
+    def _at(self, when: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._ticket), event))
+
+    def _ask_at(self, when: float, listener: Listener, number: int) -> None:
+        if number < len(listener.orders):
+            self._at(when, lambda: self._ask(listener, number))
+
+    def _ask(self, listener: Listener, number: int) -> None:
+        order, now = listener.orders[number], self._now
+
+        def done(heard: Heard) -> None:
+            self._heard.append(heard)
+            again = heard.played if listener.plays else heard.ended
+            rest = RETRY_S if heard.refused else listener.rest_s
+            self._ask_at(max(self._now, again) + rest, listener, number + 1)
+
+        replica = self._route(order.voice)
+        if not replica.submit(order, now, done):
+            done(Heard(now, float("nan"), now, now, 0.0, 0.0, refused=True))
+        elif not replica.busy:
+            self._begin(replica)
+
+    def _begin(self, replica: Replica) -> None:
+        ends = replica.begin(self._now)
+        if ends is not None:
+            self._at(ends, lambda: self._end(replica))
+
+    def _end(self, replica: Replica) -> None:
+        replica.end(self._now)
+        self._begin(replica)
+
+    def _route(self, voice: int | None) -> Replica:
+        replicas = self._replicas
+        least = min(replicas, key=lambda replica: replica.load)
+        if self._cluster.route == "least":
+            return least
+        near = [
+            r for r in replicas if r.knows(voice) and r.load <= least.load + self._cluster.slack
+        ]
+        return min(near, key=lambda replica: replica.load) if near else least
+
+
+def _replica(cluster: Cluster, seed: str) -> Replica:
+    return Replica(
+        cluster.costs, cluster.shape, cluster.limits, cache_bytes=cluster.cache_bytes, seed=seed
+    )
