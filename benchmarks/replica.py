@@ -90,12 +90,22 @@ class Shape:
             self._plans[chunks] = Plan(chunks, self._blocks, self._passes)
         return copy(self._plans[chunks])
 
+    def step_latents(self, block: int) -> tuple[int, ...]:
+        """Latents of all passes of each step of a block."""
+        plan, latents = self.plan(1), []
+        plan.enter(0, block)
+        for step in range(plan.outlook(None).block_steps):
+            latents.append(plan.outlook(None).next_tokens)
+            plan.step_done(step + 1)
+        return tuple(latents)
+
 
 @dataclass
 class Use:
     """What a replica did, in seconds of its device."""
 
     by_stage: dict[str, float] = field(default_factory=dict)
+    turns: int = 0
     steps: int = 0
     shared: int = 0  # requests, summed over the steps
     voice_hits: int = 0
@@ -260,6 +270,7 @@ class Replica:
     def _account(self, tasks: Sequence[_Task], seconds: float) -> None:
         work, use = tasks[0].work, self.use
         assert work is not None
+        use.turns += 1
         use.by_stage[work.stage] = use.by_stage.get(work.stage, 0.0) + seconds
         if work.stage == "codec":
             self._decode_s.observe(seconds / work.latents)

@@ -21,6 +21,7 @@ import torch
 from echo import __version__
 from echo.api.access import Keys
 from echo.api.server import bind
+from echo.api.traces import NO_SDK, has_sdk
 from echo.audio.encode import FORMATS, encode_file
 from echo.config import EchoConfig, ServerConfig, compose, unknown_flags
 from echo.config.hosts import is_loopback
@@ -91,6 +92,9 @@ class Machine(Protocol):
     def writable(self, folder: Path) -> bool: ...
 
     def can_compile(self, device: torch.device) -> bool: ...
+
+    def can_trace(self) -> bool:
+        """Whether OpenTelemetry's SDK is installed."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -202,6 +206,9 @@ class ThisMachine:
         if device.type == "cuda" and importlib.util.find_spec("triton") is None:
             return False
         return any(shutil.which(name) for name in _COMPILERS[device.type])
+
+    def can_trace(self) -> bool:
+        return has_sdk()
 
 
 def _devices(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
@@ -408,6 +415,8 @@ def _server(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
     except ConfigError as error:
         topic = "page" if error.param == "ui.on_server" else "keys"
         yield Finding("wrong", topic, error.message)
+    if s.traces and not machine.can_trace():
+        yield Finding("wrong", "traces", f"{NO_SDK}, or set server.traces=false")
     try:
         machine.listen(s)
     except EchoError as error:

@@ -55,6 +55,14 @@ class BusyError(EchoError):
         self.retry_after_s = retry_after_s
 
 
+class UnavailableError(EchoError):
+    """The model left memory and can't be loaded now. ``retry_after_s``: until it is tried again."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class CancelledError(EchoError):
     """The request was cancelled by its owner."""
 

@@ -34,6 +34,7 @@ class Made:
     compiler: bool = True
     quantizer: str | None = None  # what is wrong with it
     numbers: Mapping[str, int] = field(default_factory=dict)  # in files of weights
+    sdk: bool = True
 
     def versions(self) -> str:
         return "made up"
@@ -76,6 +77,9 @@ class Made:
 
     def can_compile(self, device: torch.device) -> bool:
         return self.compiler
+
+    def can_trace(self) -> bool:
+        return self.sdk
 
 
 def looked(machine: Made, *overrides: str) -> list[Finding]:
@@ -244,3 +248,9 @@ def test_this_machine_sees_a_taken_port_and_a_file_that_is_no_checkpoint(tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         found = examine(["model=tiny", f"server.port={taken.getsockname()[1]}"], ThisMachine())
         assert [each.topic for each in found if each.level == "wrong"] == ["port"]
+
+
+def test_traces_need_their_sdk() -> None:
+    assert wrong(Made(), "server.traces=true") == []
+    assert wrong(Made(sdk=False)) == []
+    assert wrong(Made(sdk=False), "server.traces=true") == ["traces"]

@@ -16,6 +16,7 @@ from echo.api.middleware import REQUEST_ID, BodyLimit, HeadAsGet, RequestEdge
 from echo.api.models import models_router
 from echo.api.openai import openai_router
 from echo.api.reply import SAMPLE_RATE_HEADER, TIMING_HEADER
+from echo.api.traces import Traces
 from echo.api.voices import voices_router
 from echo.api.watch import Watch
 from echo.config import EchoConfig
@@ -24,8 +25,12 @@ from echo.engine import Engine
 CLONE_OVERHEAD_BYTES = 65_536  # of a body that uploads a voice, beside the sample
 
 
-def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
-    """An ASGI application over ``engine``, which stays the caller's to close."""
+def create_app(engine: Engine, config: EchoConfig, traces: Traces | None = None) -> FastAPI:
+    """An ASGI application over ``engine``, which stays the caller's to close.
+
+    ``traces``: None: as ``config`` says. Raises ConfigError for wrong keys, and where traces are
+    wanted and OpenTelemetry is not installed.
+    """
     keys = Keys.of(config.server)
     app = DescribedApp(
         keyed=bool(keys),
@@ -36,7 +41,9 @@ def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
     install_error_handlers(app)
     _add_limits(app, config, keys)
     metrics = Metrics(engine) if config.server.metrics else None
-    app.add_middleware(Watch, observer=metrics)
+    if traces is None and config.server.traces:
+        traces = Traces.from_environment()
+    app.add_middleware(Watch, observer=metrics, traces=traces)
     app.include_router(openai_router(engine))
     app.include_router(voices_router(engine))
     app.include_router(models_router())

@@ -26,12 +26,14 @@ class Speech:
         outcome: one of :data:`OUTCOMES`.
         live: sent as it was made, so that somebody listened meanwhile.
         stats: None where it did not come to a stream.
+        begun: when it was asked for, in monotonic seconds.
     """
 
     protocol: str
     outcome: str
     live: bool
     stats: RequestStats | None
+    begun: float
 
 
 class Observer(Protocol):
@@ -44,6 +46,19 @@ class Observer(Protocol):
         """Called once for each text, when it has been spoken or given up."""
 
 
+class Trace(Protocol):
+    """The trace of one call, where there are traces."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+
+    def speech_ended(self, speech: Speech) -> None: ...
+
+    def call_ended(self, method: str, route: str, status: int, ending: str) -> None:
+        """``status`` 0: there was no answer."""
+
+
 @dataclass(frozen=True)
 class Call:
     """An HTTP request or a WebSocket while it is served."""
@@ -51,6 +66,7 @@ class Call:
     request_id: str
     protocol: str
     observer: Observer | None
+    trace: Trace | None = None
 
 
 CALL: ContextVar[Call | None] = ContextVar("echo_call", default=None)
@@ -61,8 +77,15 @@ def current_call() -> Call | None:
     return CALL.get()
 
 
-def speech_ended(outcome: str, stats: RequestStats | None, *, live: bool) -> None:
-    """Tell the observer of the current call, if there are such, how a text came out."""
-    call = current_call()
-    if call is not None and call.observer is not None:
-        call.observer.speech_ended(Speech(call.protocol, outcome, live, stats))
+def speech_ended(outcome: str, stats: RequestStats | None, *, live: bool, begun: float) -> None:
+    """Tell the current call's observer and trace, if there are such, how a text came out.
+
+    ``begun``: when it was asked for, in monotonic seconds.
+    """
+    if (call := current_call()) is None:
+        return
+    speech = Speech(call.protocol, outcome, live, stats, begun)
+    if call.observer is not None:
+        call.observer.speech_ended(speech)
+    if call.trace is not None:
+        call.trace.speech_ended(speech)

@@ -69,7 +69,7 @@ _SAMPLES: dict[int, tuple[str, Problem]] = {
     ),
     500: ("It failed.", Problem(500, "internal error", "internal_error")),
     503: (
-        "The server is going down; see `Retry-After`.",
+        "The server is going down, or an unloaded model cannot be loaded; see `Retry-After`.",
         Problem(503, "the request was cancelled", "cancelled"),
     ),
 }

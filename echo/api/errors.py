@@ -26,6 +26,7 @@ from echo.errors import (
     InvalidRequestError,
     LimitExceededError,
     StorageError,
+    UnavailableError,
     VoiceExistsError,
     VoiceNotFoundError,
 )
@@ -103,6 +104,7 @@ _TABLE: tuple[tuple[type[EchoError], int, str], ...] = (
     (LimitExceededError, 400, "limit_exceeded"),
     (InvalidRequestError, 400, "invalid_value"),
     (BusyError, 429, "queue_full"),
+    (UnavailableError, 503, "model_unavailable"),
     (CancelledError, 503, "cancelled"),
     (StorageError, 500, "storage_failed"),
     (GenerationError, 500, "generation_failed"),
@@ -128,10 +130,10 @@ _INVALID_ARGUMENT = 3
 
 
 def problem_of(error: EchoError) -> Problem:
-    """The table's entry for ``error``; a :class:`BusyError` says when to come back."""
+    """The table's entry for ``error``; where that helps, it says when to come back."""
     status, code = next((s, c) for kind, s, c in _TABLE if isinstance(error, kind))
     headers = {}
-    if isinstance(error, BusyError):
+    if isinstance(error, BusyError | UnavailableError):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "1"

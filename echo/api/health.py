@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, Field
 from starlette.routing import Mount
@@ -17,6 +19,10 @@ class Health(BaseModel):
     version: str = __version__
     model: str = Field(examples=["tiny"])
     device: str = Field(examples=["cpu"])
+    weights: Literal["loaded", "loading", "unloaded"] = Field(
+        description="unloaded: they left memory, as nobody asked; the next request loads them.",
+        examples=["loaded"],
+    )
     sample_rate: int = Field(description="Hz, of the model.", examples=[SAMPLE_RATE])
     active: int = Field(ge=0, description="Requests being generated.", examples=[1])
     queued: int = Field(ge=0, description="Requests waiting.", examples=[0])
@@ -42,7 +48,8 @@ def health_router(engine: Engine, app: FastAPI) -> APIRouter:
         stats = engine.stats()
         return Health(
             model=engine.config.model.name,
-            device=str(engine.components.model.device),
+            device=str(engine.device),
+            weights=stats["weights"]["state"],
             sample_rate=engine.sample_rate,
             active=stats["active"],
             queued=stats["queued"],

@@ -40,8 +40,9 @@ class ReadableFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: time (UTC), level, logger, message; of a request its id and protocol; what
-    the caller gave as ``extra={"fields": {...}}``; a traceback as ``exception``.
+    """An object a line: time (UTC), level, logger, message; of a request its id, its protocol and,
+    where there are traces, the trace's id; what the caller gave as ``extra={"fields": {...}}``; a
+    traceback as ``exception``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -54,6 +55,8 @@ class JsonFormatter(logging.Formatter):
         }
         if (call := current_call()) is not None:
             line |= {"request_id": call.request_id, "protocol": call.protocol}
+            if call.trace is not None:
+                line["trace_id"] = call.trace.trace_id
         line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

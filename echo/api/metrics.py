@@ -131,7 +131,7 @@ class EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.stats()
-        worker, cache = stats["worker"], stats["voice_cache"]
+        worker, cache, weights = stats["worker"], stats["voice_cache"], stats["weights"]
         yield self._build()
         yield GaugeMetricFamily("echo_requests_active", "Being generated", stats["active"])
         yield GaugeMetricFamily("echo_requests_queued", "Waiting", stats["queued"])
@@ -147,6 +147,15 @@ class EngineCollector(Collector):
         yield CounterMetricFamily("echo_voice_cache_misses", "Voices to encode", cache["misses"])
         yield GaugeMetricFamily("echo_voice_cache_entries", "Voices held", cache["entries"])
         yield GaugeMetricFamily("echo_voice_cache_bytes", "Size of those held", cache["bytes"])
+        loaded = float(weights["state"] == "loaded")
+        yield GaugeMetricFamily("echo_weights_loaded", "0: they left memory when idle", loaded)
+        yield CounterMetricFamily("echo_weight_loads", "Loads on demand", weights["loads"])
+        yield CounterMetricFamily(
+            "echo_weight_load_failures", "Loads on demand that failed", weights["load_failures"]
+        )
+        yield CounterMetricFamily(
+            "echo_weight_load_seconds", "Time of loads on demand", weights["load_s"]
+        )
         memory = GaugeMetricFamily(
             "echo_device_memory_bytes", "PyTorch's memory on the GPU", labels=("kind",)
         )
@@ -158,7 +167,7 @@ class EngineCollector(Collector):
         labels = {
             "version": __version__,
             "model": self._engine.config.model.name,
-            "device": str(self._engine.components.model.device),
+            "device": str(self._engine.device),
         }
         build = GaugeMetricFamily("echo_build_info", "What runs; always 1", labels=tuple(labels))
         build.add_metric(tuple(labels.values()), 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from echo.api.call import speech_ended
 from echo.api.watch import outcome_of
 from echo.audio.encode import encode_file
 from echo.engine import Engine, SpeechRequest, SpeechStream
-from echo.engine.stats import RequestStats
+from echo.engine.stats import RequestStats, Span
 from echo.engine.stream import Audio
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def server_timing(stats: RequestStats) -> str:
     voice = 'voice;desc="cached"' if stats.voice_cached else "voice"
     spans = {
         "queue": stats.queue_s,
+        "load": stats.load_s or None,
         voice: stats.voice_s,
         "ttfb": stats.ttfb_s,
         "total": stats.total_s,
@@ -118,15 +120,24 @@ async def speech_parts(
         async for chunk in arriving(stream):
             if kept is not None:
                 kept.append(chunk)
-            part = await run_in_threadpool(encoder.push, chunk)
+            part = await encoded(stream.stats, encoder.push, chunk)
             if part:
                 yield part
                 sent = True
-        rest = await run_in_threadpool(encoder.finish)
+        rest = await encoded(stream.stats, encoder.finish)
         if kept is not None:
             await run_in_threadpool(save_debug_file, kept, engine.sample_rate)
         if rest or not sent:
             yield rest
+
+
+async def encoded(stats: RequestStats | None, work: Callable[..., bytes], *samples: Audio) -> bytes:
+    """What ``work`` makes of ``samples`` in a thread, noted in ``stats``."""
+    begun = time.monotonic()
+    part = await run_in_threadpool(work, *samples)
+    if stats is not None:
+        stats.spans.append(Span("encode", begun, time.monotonic()))
+    return part
 
 
 @asynccontextmanager
@@ -138,7 +149,7 @@ async def speaking(
     ``live``: its audio is sent as it is made. Raises what ``engine.stream`` raises.
     """
     stream: SpeechStream | None = None
-    outcome = "ok"
+    outcome, begun = "ok", time.monotonic()
     try:
         with await _open_stream(engine, request) as stream:
             yield stream
@@ -146,7 +157,8 @@ async def speaking(
         outcome = outcome_of(error)
         raise
     finally:
-        speech_ended(outcome, stream.stats if stream is not None else None, live=live)
+        stats = stream.stats if stream is not None else None
+        speech_ended(outcome, stats, live=live, begun=begun)
         if stream is not None:
             _report(stream, outcome, request.text if engine.config.server.log_texts else None)
 

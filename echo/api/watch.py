@@ -12,6 +12,7 @@ from echo.api.access import OPEN_PATHS, is_page
 from echo.api.call import CALL, Call, Observer
 from echo.api.errors import FLAT_PATHS
 from echo.api.middleware import request_id_of
+from echo.api.traces import Traces
 from echo.config.schema import PAGE_PATH
 from echo.errors import BusyError, CancelledError, InvalidRequestError
 
@@ -33,21 +34,27 @@ def outcome_of(error: BaseException) -> str:
 
 
 class Watch:
-    """Logs every call when it has ended and tells ``observer``.
+    """Logs every call when it has ended and tells ``observer`` and ``traces``.
 
-    Both get the route's template, never the path, which a stranger writes.
+    All get the route's template, never the path, which a stranger writes.
     """
 
-    def __init__(self, app: ASGIApp, observer: Observer | None) -> None:
+    def __init__(
+        self, app: ASGIApp, observer: Observer | None, traces: Traces | None = None
+    ) -> None:
         self._app = app
         self._observer = observer
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         begun, status, complete = time.monotonic(), 0, scope["type"] == "websocket"
-        call = Call(request_id_of(scope), protocol_of(scope), self._observer)
+        protocol, trace = protocol_of(scope), None
+        if self._traces is not None and not is_quiet(scope):
+            trace = self._traces.begin(scope, protocol)
+        call = Call(request_id_of(scope), protocol, self._observer, trace)
 
         async def seen(message: Message) -> None:
             nonlocal status, complete
@@ -61,17 +68,18 @@ class Watch:
             await self._app(scope, receive, seen)
             ending = "complete" if complete else "left"
         finally:
-            self._ended(scope, status, ending, time.monotonic() - begun)
+            self._ended(scope, call, status, ending, time.monotonic() - begun)
             CALL.reset(token)
 
-    def _ended(self, scope: Scope, status: int, ending: str, seconds: float) -> None:
+    def _ended(self, scope: Scope, call: Call, status: int, ending: str, seconds: float) -> None:
         method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
         method = method if method in METHODS else OTHER
         route = route_of(scope)
         if self._observer is not None:
             self._observer.http_ended(method, route, f"{status // 100}xx" if status else "none")
-        quiet = scope["path"] in QUIET_PATHS or is_page(scope)  # a page makes dozens of calls
-        level = logging.DEBUG if quiet else logging.INFO
+        if call.trace is not None:
+            call.trace.call_ended(method, route, status, ending)
+        level = logging.DEBUG if is_quiet(scope) else logging.INFO
         fields = {
             "event": "call",
             "method": method,
@@ -89,6 +97,11 @@ def protocol_of(scope: Scope) -> str:
     if scope["path"].startswith(FLAT_PATHS):
         return "inworld_socket" if scope["type"] == "websocket" else "inworld"
     return "openai" if scope["path"].startswith("/v1/") else OTHER
+
+
+def is_quiet(scope: Scope) -> bool:
+    """Whether calls like this one come by the dozen: probes, and what a page is made of."""
+    return scope["path"] in QUIET_PATHS or is_page(scope)
 
 
 def route_of(scope: Scope) -> str:

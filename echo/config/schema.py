@@ -261,6 +261,7 @@ class EngineConfig:
     max_load: float | None  # let in while the predicted real-time load is up to this; None: all
     buffer_seconds: float  # audio kept ready for a slow reader before its request pauses
     cpu_threads: int | None  # None: the physical cores this process may use
+    idle_unload_seconds: float | None  # weights leave memory until the next request; None: never
     warmup_text: str | None
     warmup_voice: str | None
     debug: bool  # verbose timings; the last generation is saved to api_generation.wav
@@ -274,6 +275,8 @@ class EngineConfig:
         _range("engine.buffer_seconds", self.buffer_seconds, 0.0, 3600.0, low_open=True)
         if self.cpu_threads is not None:
             _range("engine.cpu_threads", self.cpu_threads, 1, 1024)
+        if self.idle_unload_seconds is not None:
+            _range("engine.idle_unload_seconds", self.idle_unload_seconds, 0.0, low_open=True)
 
 
 @dataclass(frozen=True)
@@ -291,6 +294,7 @@ class ServerConfig:
     max_concurrent: int | None  # requests in work; None: the engine's queue is the limit
     max_concurrent_per_key: int | None  # per key or, without keys, per client address
     metrics: bool  # serve /metrics
+    traces: bool  # OpenTelemetry, sent by OTLP over HTTP as the OTEL_* variables say
     log_format: str  # readable | json
     log_texts: bool  # what is said, and what could not be; users' words are not logged otherwise
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +19,7 @@ from echo.config.schema import EchoConfig
 from echo.engine.components import Components, load_components, parameter_count
 from echo.engine.generation import Generation
 from echo.engine.request import SpeechRequest, resolve_seed, resolve_settings
+from echo.engine.resident import Resident
 from echo.engine.stream import Audio, Feed, SpeechStream, StreamInfo
 from echo.engine.task import Limits
 from echo.engine.threads import usable_cores
@@ -52,19 +56,24 @@ class Engine:
         config: EchoConfig,
         components: Components,
         detector: SpeechDetector | None = None,
+        *,
+        load: Callable[[], Components] | None = None,
     ) -> None:
         """An engine over networks that are there already; :meth:`from_config` loads them.
 
         ``detector``: of the VAD reroll; None: Silero's, loaded when the first request wants it
             or, where the configuration does, at once.
+        ``load``: brings the networks back after ``engine.idle_unload_seconds``; None: they are
+            never unloaded.
         """
         self.config = config
-        self.components = components
+        self.device = components.model.device  # of the DiT
         self.voices = VoiceStore(config.voices)
         self.sample_rate = SAMPLE_RATE
         self.clones = CloneStore(config.voices, forget=self.forget_voice)
         self._compiled = False
-        self._bank = VoiceBank(components, config.voices)
+        self._watching: Callable[..., None] | None = None
+        self._bank = VoiceBank(config.voices)
         self._detector = detector
         self._detector_lock = threading.Lock()
         if config.vad.enabled:
@@ -77,7 +86,16 @@ class Engine:
             buffer_samples=config.engine.buffer_seconds * SAMPLE_RATE,
             sample_rate=SAMPLE_RATE,
         )
-        self._worker = Worker(limits, components.model.device, components.lane)
+        self._lane = components.lane
+        self._worker = Worker(limits, self.device, self._lane)
+        self._load = load
+        self._resident = Resident(
+            components,
+            None if load is None else self._load_again,
+            idle_s=config.engine.idle_unload_seconds,
+            busy=lambda: self._worker.busy,
+            dropped=self._forget_networks,
+        )
 
     @classmethod
     def from_config(cls, config: EchoConfig) -> Engine:
@@ -89,14 +107,37 @@ class Engine:
         """
         torch.set_num_threads(config.engine.cpu_threads or usable_cores())
         begun = time.monotonic()
-        components = load_components(config)
-        if "cuda" in (components.model.device.type, components.codec.device.type):
-            allow_tf32(config.model.tf32)
-        compiled = compile_components(components.models, components.codec, config.compile)
-        engine = cls(config, components)
+        compiled = False
+
+        def load() -> Components:
+            nonlocal compiled
+            components = load_components(config)
+            if "cuda" in (components.model.device.type, components.codec.device.type):
+                allow_tf32(config.model.tf32)
+            compiled = compile_components(components.models, components.codec, config.compile)
+            return components
+
+        engine = cls(config, load(), load=load)
         engine._compiled = compiled
         log.info("%s, ready in %.1f s", engine.describe(), time.monotonic() - begun)
         return engine
+
+    @property
+    def components(self) -> Components:
+        """The networks, loaded again if they were unloaded. Who works with them beside the worker
+        does so inside :meth:`using`, lest they be loaded twice."""
+        with self.using() as components:
+            return components
+
+    @contextmanager
+    def using(self) -> Iterator[Components]:
+        """The networks, which are not unloaded before the end of the block.
+
+        Raises:
+            UnavailableError: they were unloaded and cannot be loaded again now.
+        """
+        with self._resident.use() as components:
+            yield components
 
     def describe(self) -> str:
         """Model, size, device and number format in one line."""
@@ -118,6 +159,7 @@ class Engine:
         Raises:
             InvalidRequestError: anything wrong with the request; ``param`` names the field.
             BusyError: the queue is full.
+            UnavailableError: the model was unloaded and cannot be loaded again now.
         """
         settings = resolve_settings(self.config, request)
         seed = resolve_seed(request.seed)
@@ -125,20 +167,23 @@ class Engine:
         if request.voice is not None and not isinstance(request.voice, str):
             raise InvalidRequestError("voice must be a string", param="voice")
         source = resolve(request.voice, self.voices, self.config.voices)
-        pending = self._bank.prepare(source) if source is not None else None
         name = source.name or source.content_key[:12] if source is not None else None
         info = StreamInfo(seed=seed, voice=name, text=text, settings=settings)
         stream = SpeechStream(info, SAMPLE_RATE)
-        feed = Feed(stream)
-        generation = Generation(
-            self.components,
-            self._bank,
-            pending,
-            info,
-            feed,
-            detector=self._speech_detector() if settings.vad.enabled else None,
-        )
-        stream.attach(self._worker.submit(feed, generation))
+        arrived, was_there = time.monotonic(), self._resident.state == "loaded"
+        with self.using() as components:
+            stream.stats.load_s = 0.0 if was_there else time.monotonic() - arrived
+            pending = None if source is None else self._bank.prepare(source, components)
+            feed = Feed(stream)
+            generation = Generation(
+                components,
+                self._bank,
+                pending,
+                info,
+                feed,
+                detector=self._speech_detector() if settings.vad.enabled else None,
+            )
+            stream.attach(self._worker.submit(feed, generation, arrived))
         return stream
 
     def synthesize(self, request: SpeechRequest) -> Audio:
@@ -173,23 +218,25 @@ class Engine:
         )
         if self._compiled:
             save_artifacts(self.config.compile)
-            watch_recompiles()
+            self._watching = watch_recompiles()
 
     def stats(self) -> dict[str, Any]:
-        """Requests in work and waiting, what the worker did so far, the voice cache, and bytes
-        on the GPU (none on the CPU).
+        """Requests in work and waiting, what the worker did so far, the voice cache, whether the
+        networks are loaded, and bytes on the GPU (none on the CPU).
         """
         cache = self._bank.stats()
         return {
+            "weights": self._resident.stats(),
             "active": self._worker.active,
             "queued": self._worker.queued,
             "worker": self._worker.stats(),
             "voice_cache": vars(cache),
-            "device_memory": memory_of(self.components.model.device),
+            "device_memory": memory_of(self.device),
         }
 
     def close(self) -> None:
         """Stop the worker; running requests fail with a clear error. Safe to repeat."""
+        self._resident.close()
         self._worker.close()
 
     def _speech_detector(self) -> SpeechDetector:
@@ -197,6 +244,23 @@ class Engine:
             if self._detector is None:
                 self._detector = SpeechDetector()
             return self._detector
+
+    def _load_again(self) -> Components:
+        """As at the start; in the lane that there is, as the worker times what happens in it."""
+        assert self._load is not None
+        components = replace(self._load(), lane=self._lane)
+        if self._compiled:
+            warm_up_passes(components.models)
+        return components
+
+    def _forget_networks(self) -> None:
+        """What else holds them, or was made for them."""
+        self._bank.clear()
+        if self._watching is not None:  # what comes back is compiled anew
+            torch._dynamo.callback.callback_handler.remove_start_callback(self._watching)
+            self._watching = None
+        if self._compiled:
+            torch.compiler.reset()  # else each load would add to what one function may compile
 
     def __enter__(self) -> Engine:
         return self

@@ -108,7 +108,8 @@ class Generation:
         begun = time.monotonic()
         voice: EncodedVoice | None = None
         if self._voice is not None:
-            voice, self._feed.stats.voice_cached = yield from self._bank.encode(self._voice)
+            encoded = self._bank.encode(self._voice, self._components)
+            voice, self._feed.stats.voice_cached = yield from encoded
         self._feed.stats.voice_s = time.monotonic() - begun
         for index in range(len(self._texts)):
             yield from self._run_chunk(index, voice)

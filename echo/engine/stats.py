@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,6 +25,16 @@ class BlockStats:
 
 
 @dataclass
+class Span:
+    """When a stage was at work on a request, with the turns of others in between; monotonic
+    seconds."""
+
+    stage: str
+    begun: float
+    ended: float
+
+
+@dataclass
 class RequestStats:
     """Filled by the worker while it generates; complete when the stream has ended.
 
@@ -32,12 +43,14 @@ class RequestStats:
     part by size. ``stages_s`` splits ``compute_s`` by stage (voice, text, prefix, sampling, codec,
     vad), but counts a shared step whole, for that is how long this request waited for it.
     ``ttfb_stages_s`` are the stages up to the first sound, with ``queue`` and ``waiting`` (for the
-    turns of others); they add up to ``ttfb_s``. ``starved_s``: how long one who plays the audio as
-    it comes had nothing left to play before the end.
+    turns of others); they add up to ``ttfb_s``. ``spans``: when each stage was at work.
+    ``starved_s``: how long one who plays the audio as it comes had nothing left to play before the
+    end.
     """
 
     sample_rate: int
-    queue_s: float | None = None
+    queue_s: float | None = None  # until work on it began
+    load_s: float = 0.0  # of ``queue_s``: for weights that had left memory
     voice_s: float = 0.0
     voice_cached: bool = False
     ttfb_s: float | None = None
@@ -52,6 +65,8 @@ class RequestStats:
     stages_s: dict[str, float] = field(default_factory=dict)
     ttfb_stages_s: dict[str, float] = field(default_factory=dict)
     blocks: list[BlockStats] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    _last: Span | None = field(default=None, repr=False)
 
     @property
     def audio_s(self) -> float:
@@ -71,8 +86,14 @@ class RequestStats:
         """Requests that shared its steps, on average, itself included; None before a step."""
         return self.steps_shared_by / self.steps if self.steps else None
 
+    def waited(self, arrived: float, now: float) -> None:
+        """Work begins ``now``, in monotonic seconds."""
+        self.queue_s = now - arrived
+        self._mark("queue", self.queue_s, now)
+
     def spend(self, stage: str, seconds: float, share: float = 1.0) -> None:
         """Add ``seconds`` to a stage, and this request's ``share`` of them to its compute time."""
+        self._mark(stage, seconds, time.monotonic())
         self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
         self.compute_s += seconds * share
 
@@ -94,7 +115,17 @@ class RequestStats:
             "rerolls": self.rerolls,
             "batch_mean": self.batch_mean,
         }
-        return {**asdict(self), **derived}
+        own = {
+            name: value for name, value in asdict(self).items() if name not in ("spans", "_last")
+        }
+        return {**own, **derived}
+
+    def _mark(self, stage: str, seconds: float, now: float) -> None:
+        """The last span goes on, or a new one begins. Others may add to ``spans`` meanwhile."""
+        if self._last is None or self._last.stage != stage:
+            self._last = Span(stage, now - seconds, now)
+            self.spans.append(self._last)
+        self._last.ended = now
 
 
 @dataclass

@@ -78,8 +78,7 @@ class _Encoding:
 class VoiceBank:
     """The cache of encoded voices, keyed by content."""
 
-    def __init__(self, components: Components, config: VoicesConfig) -> None:
-        self._components = components
+    def __init__(self, config: VoicesConfig) -> None:
         self._config = config
         self._cache: ByteBoundedCache[str, EncodedVoice] = ByteBoundedCache(config.cache_bytes)
         self._running: WeakValueDictionary[str, _Encoding] = WeakValueDictionary()
@@ -87,7 +86,7 @@ class VoiceBank:
         self._latents: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
         self._on_cpu = threading.Lock()  # one at a time: each uses all cores, and memory
 
-    def prepare(self, source: VoiceSource) -> PendingVoice:
+    def prepare(self, source: VoiceSource, c: Components) -> PendingVoice:
         """Decode the voice's audio unless it is cached; for the caller's thread.
 
         With ``voices.encode_device`` its latents are made here, too: that takes seconds, in which
@@ -107,10 +106,13 @@ class VoiceBank:
                 return PendingVoice(source, samples)
             latent = self._latents.get(key)
             if latent is None:
-                latent = self._latents[key] = self._join(list(self._pieces(samples)), samples)
+                pieces = list(self._pieces(samples, c))
+                latent = self._latents[key] = self._join(pieces, samples, c)
         return PendingVoice(source, samples, latent)
 
-    def encode(self, pending: PendingVoice) -> Generator[Op, Any, tuple[EncodedVoice, bool]]:
+    def encode(
+        self, pending: PendingVoice, components: Components
+    ) -> Generator[Op, Any, tuple[EncodedVoice, bool]]:
         """The encoded voice on the model's device, and whether it was cached.
 
         For the worker's thread. Requests that want the same voice at the same time share one
@@ -119,52 +121,60 @@ class VoiceBank:
         key = pending.source.content_key
         cached = self._cache.get(key)
         if cached is not None:
-            return (yield Call("voice", lambda: self._on_device(key, cached))), True
+            device = components.model.device
+            return (yield Call("voice", lambda: self._on_device(key, cached, device))), True
         encoding = self._running.get(key)
         if encoding is None or encoding.error is not None:
-            encoding = self._running[key] = _Encoding(self._encode(pending))
+            encoding = self._running[key] = _Encoding(self._encode(pending, components))
         while encoding.result is None:
             yield Call("voice", encoding.advance)
         return encoding.result, False
 
-    def _encode(self, pending: PendingVoice) -> Generator[None, None, EncodedVoice]:
+    def _encode(self, pending: PendingVoice, c: Components) -> Generator[None, None, EncodedVoice]:
         """Piece by piece, and keep the result."""
-        c, key, latent = self._components, pending.source.content_key, pending.latent
+        key, latent = pending.source.content_key, pending.latent
         if latent is None:
             samples = pending.samples if pending.samples is not None else pending.source.load()
             pieces: list[Tensor] = []
-            for piece in self._pieces(samples):
+            for piece in self._pieces(samples, c):
                 pieces.append(piece)
                 yield
-            latent = self._join(pieces, samples)
+            latent = self._join(pieces, samples, c)
         encoded = EncodedVoice({m: m.encode_speaker(latent.to(m.device)) for m in c.tables})
         kept = encoded if self._config.cache_on_device else encoded.to(torch.device("cpu"))
         self._in_use[key] = encoded
         self._cache.put(key, kept, kept.nbytes())
         return encoded
 
-    def _pieces(self, samples: Samples) -> Iterator[Tensor]:
+    def _pieces(self, samples: Samples, c: Components) -> Iterator[Tensor]:
         """Latents of ``samples`` [T], piece by piece."""
         return encode_pieces(
-            self._components.codec,
-            self._components.pca,
+            c.codec,
+            c.pca,
             torch.from_numpy(samples)[None],
             max_latents=self._config.max_latents,
             piece_latents=SPEAKER_PIECE_LATENTS,
             padded=False,
         )
 
-    def _join(self, pieces: list[Tensor], samples: Samples) -> Tensor:
+    def _join(self, pieces: list[Tensor], samples: Samples, c: Components) -> Tensor:
         """The latents of real audio, [1, S, 80]."""
-        real = real_latents(self._components.codec, len(samples), self._config.max_latents)
+        real = real_latents(c.codec, len(samples), self._config.max_latents)
         return torch.cat(pieces, dim=1)[:, :real]
 
-    def _on_device(self, key: str, cached: EncodedVoice) -> EncodedVoice:
+    def _on_device(self, key: str, cached: EncodedVoice, device: torch.device) -> EncodedVoice:
         """``cached`` where the model is; requests under way share one copy."""
         voice = self._in_use.get(key)
         if voice is None:
-            voice = self._in_use[key] = cached.to(self._components.model.device)
+            voice = self._in_use[key] = cached.to(device)
         return voice
+
+    def clear(self) -> None:
+        """Drop all encodings: they belong to networks that are gone. The counts stay."""
+        self._cache.clear()
+        self._running.clear()
+        self._in_use.clear()
+        self._latents.clear()
 
     def forget(self, content_key: str) -> None:
         """Drop the encoding of a voice, if it is kept."""

@@ -63,13 +63,21 @@ class Worker:
         """Requests waiting to be taken on."""
         return len(self._queued)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any request is in work or waits."""
+        with self._wake:
+            return bool(self._active or self._queued)
+
     def stats(self) -> dict[str, Any]:
         """Counts since the start, and what a step is expected to cost."""
         cost = {"step_overhead_s": self._cost.overhead, "step_token_s": self._cost.per_token}
         return {**self._stats.as_dict(), **cost, "decode_latent_s": self._decode_s.value}
 
-    def submit(self, feed: Feed, job: Job) -> Callable[[], None]:
+    def submit(self, feed: Feed, job: Job, arrived: float) -> Callable[[], None]:
         """Queue a job; returns what to call when its listener took audio or left.
+
+        ``arrived``: the moment from which its times count, in monotonic seconds.
 
         Raises:
             BusyError: the queue is full.
@@ -85,7 +93,7 @@ class Worker:
                     "try again shortly",
                     retry_after_s=2.0,
                 )
-            self._queued.append(Task(feed, job, time.monotonic(), job.run()))
+            self._queued.append(Task(feed, job, arrived, job.run()))
             self._wake.notify()
         return self.wake
 
@@ -105,6 +113,7 @@ class Worker:
     def _run(self) -> None:
         while (tasks := self._next_turn()) is not None:
             self._take_turn(tasks)
+            del tasks  # an idle worker holds no request, and so no networks
         with self._wake:
             left = [*self._active, *self._queued]
             self._active, self._queued = [], deque()
@@ -148,7 +157,7 @@ class Worker:
                 self._saturated = True
                 return
             task = self._queued.popleft()
-            task.feed.stats.queue_s = now - task.arrived
+            task.feed.stats.waited(task.arrived, now)
             self._active.append(task)
 
     def _load(self, task: Task, now: float) -> float:

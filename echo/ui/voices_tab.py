@@ -149,8 +149,7 @@ def copier(engine: Engine) -> Any:
     def on_copy(session: Session, voice: str) -> str:
         name = voice or default_voice(engine) or ""
         samples = reference_of(engine, name)
-        parts = engine.components
-        with _codec_turn:
+        with _codec_turn, engine.using() as parts:
             again = reconstruct(parts.codec, parts.pca, samples)
         about = _about(session, name, samples)  # first: it forgets what was there before
         return about + _sound(session, f"{name}-codec", "After the codec", again)

@@ -171,7 +171,7 @@ def _routes(running) -> list:
 def test_made_up_paths_and_methods_are_one_series(running, grown):
     for path in ("/wp-login.php", "/%0a%22", "/v1/../etc"):
         assert running.client.get(path).status_code == 404
-    assert running.client.request("BREW", "/health").status_code == 405
+    assert running.client.request("PROPFIND", "/health").status_code == 405
     labels = {"route": "other", "status": "4xx"}
     wait_until(lambda: grown("echo_http_requests_total", method="GET", **labels) == 3)
     brewed = {"route": "/health", "status": "4xx", "method": "other"}
@@ -243,7 +243,7 @@ def test_errors_have_one_of_the_outcomes(error, outcome):
 
 def test_batches_and_memory_are_told_as_the_engine_counts_them(running):
     class Fake:
-        config, components = running.engine.config, running.engine.components
+        config, device = running.engine.config, running.engine.device
 
         def stats(self):
             real = running.engine.stats()

@@ -82,6 +82,7 @@ def test_health_tells_state_and_model(running):
         "version": __version__,
         "model": "tiny",
         "device": "cpu",
+        "weights": "loaded",
         "sample_rate": 44_100,
         "active": 0,
         "queued": 0,

@@ -49,6 +49,8 @@ FLAGS = {
     "ECHO_NORMALIZE_EXCLAMATION": ("0", {"text.normalize_exclamation": False}),
     "ECHO_MAX_SPEAKER_LATENT_LENGTH": ("640", {"voices.max_latents": 640}),
     "ECHO_FOLDER_SUPPORT": ("0", {"voices.folder_support": False}),
+    "ECHO_IDLE_UNLOAD_SECONDS": ("600", {"engine.idle_unload_seconds": 600.0}),
+    "ECHO_TRACES": ("1", {"server.traces": True}),
     "ECHO_WARMUP_VOICE": ("Ann, who reads", {"engine.warmup_voice": "Ann, who reads"}),
     "ECHO_WARMUP_TEXT": ("Hello: {you} ${x}!", {"engine.warmup_text": "Hello: {you} ${x}!"}),
     "ECHO_PERFORMANCE_PRESET": (

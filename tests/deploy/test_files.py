@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import urllib.error
 from dataclasses import asdict
@@ -86,10 +87,26 @@ def test_an_image_has_two_stages_and_no_root(name):
     assert words.count("FROM") == 2
     known = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN"}
     assert set(words) <= known | {"USER", "VOLUME", "WORKDIR"}
-    assert dict(instructions(name))["USER"] == "echo"
+    assert dict(instructions(name))["USER"] == "10001:10001"
+    assert "--uid 10001 " in (DEPLOY / name).read_text()
     last_run = max(index for index, word in enumerate(words) if word == "RUN")
     assert words.index("USER") > last_run, "something would run as another user"
     assert json.loads(dict(instructions(name))["VOLUME"]) == [CACHE, "/data"]
+
+
+HADOLINT = Path(sys.executable).with_name("hadolint")
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="needs hadolint, which has no wheel here")
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_finds_no_fault(name, tmp_path):
+    def lint(path: Path) -> str:
+        return subprocess.run([HADOLINT, path], capture_output=True, text=True).stdout
+
+    assert lint(DEPLOY / name) == ""
+    worse = tmp_path / "Dockerfile"
+    worse.write_text((DEPLOY / name).read_text().replace("USER 10001:10001", "USER root"))
+    assert "DL3002" in lint(worse)
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

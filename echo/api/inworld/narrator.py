@@ -19,7 +19,7 @@ from echo.api.inworld.timestamps import (
     word_info,
     words_of,
 )
-from echo.api.reply import arriving, speaking
+from echo.api.reply import arriving, encoded, speaking
 from echo.audio.resample import Samples
 from echo.engine import Engine, SpeechRequest, SpeechStream
 from echo.engine.stats import BlockStats
@@ -96,7 +96,7 @@ class Narrator:
         async for samples in arriving(stream):
             words = await times.of_part(samples, self._samples) if times else []
             for piece in self._pieces(samples):
-                part = await self._encode(piece)
+                part = await self._encode(piece, stream)
                 end = self._samples / self._rate
                 own = [word for word in words if sync and word.start < end]
                 words = words[len(own) :]
@@ -112,9 +112,10 @@ class Narrator:
         size = round(PART_SECONDS * self._delivery.audio.speed * self._rate)
         return [samples[start : start + size] for start in range(0, len(samples), size)]
 
-    async def _encode(self, samples: Samples) -> bytes:
+    async def _encode(self, samples: Samples, stream: SpeechStream | None = None) -> bytes:
         self._samples += len(samples)
-        return await run_in_threadpool(self._encoder.push, samples)
+        stats = None if stream is None else stream.stats
+        return await encoded(stats, self._encoder.push, samples)
 
     def _info(self, words: list[TimedWord]) -> dict[str, Any] | None:
         if not words:
