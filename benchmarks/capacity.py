@@ -124,11 +124,12 @@ def order_of(seconds: float, sizes: Sequence[int], voice: int, size: int) -> Ord
 
 
 def try_load(cluster: Cluster, s: CapacitySettings, count: int, voice_size: int) -> Tried:
-    """``count`` listeners who begin one by one; what comes in the first third is not judged."""
+    """``count`` listeners who begin one by one and go on; what they ask for in the first third is
+    not judged."""
     rng, sizes = random.Random(f"{s.seed}/{count}"), cluster.shape.sizes
     voices = max(1, round(count * s.voices_per_listener))
     length = sum(s.text_seconds) / len(s.text_seconds)
-    asks = int(s.simulated_seconds / length) + 1
+    asks = int(2 * s.simulated_seconds / length) + 1
     settled = s.simulated_seconds / 3
     crowd = []
     for _ in range(count):
@@ -138,7 +139,7 @@ def try_load(cluster: Cluster, s: CapacitySettings, count: int, voice_size: int)
         ]
         crowd.append(Listener(texts, begins=rng.uniform(0.0, min(length, settled))))
     begun = time.perf_counter()
-    outcome = simulate(cluster, crowd, s.seed)
+    outcome = simulate(cluster, crowd, s.seed, window=(settled, s.simulated_seconds))
     spent = time.perf_counter() - begun
     judged = [each for each in outcome.heard if each.arrived >= settled]
     served = [each for each in judged if not each.refused]

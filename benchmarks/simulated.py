@@ -39,12 +39,8 @@ class Outcome:
 
     heard: tuple[Heard, ...]
     uses: tuple[Use, ...]
+    busy: float  # share of the time in which the devices had work; of the window, if there is one
     seconds: float  # until the last request had ended
-
-    @property
-    def busy(self) -> float:
-        """Share of the time in which the devices had work."""
-        return sum(use.busy_s for use in self.uses) / (self.seconds * len(self.uses))
 
 
 @dataclass(frozen=True)
@@ -68,16 +64,27 @@ def poisson(orders: Sequence[Order], per_second: float, seed: int) -> list[Liste
     return strangers
 
 
-def simulate(cluster: Cluster, listeners: Sequence[Listener], seed: int = 0) -> Outcome:
-    """Everything until the last listener has had its last sound."""
-    return _Run(cluster, seed).run(listeners)
+def simulate(
+    cluster: Cluster,
+    listeners: Sequence[Listener],
+    seed: int = 0,
+    window: tuple[float, float] | None = None,
+) -> Outcome:
+    """Everything until the last listener has had its last sound.
+
+    ``window``: seconds from and to which it is looked at how busy the devices are; nobody asks
+    after its end.
+    """
+    return _Run(cluster, seed, window).run(listeners)
 
 
 class _Run:
     """The events of one simulation, in order of time."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, window: tuple[float, float] | None) -> None:
         self._cluster = cluster
+        self._window = window
+        self._busy_at: list[float] = []
         self._replicas = [_replica(cluster, f"{seed}/{i}") for i in range(cluster.replicas)]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket = count()
@@ -85,6 +92,8 @@ class _Run:
         self._heard: list[Heard] = []
 
     def run(self, listeners: Sequence[Listener]) -> Outcome:
+        for moment in self._window or ():
+            self._at(moment, lambda: self._busy_at.append(self._busy_s()))
         for listener in listeners:
             self._ask_at(listener.begins, listener, 0)
         while self._events:
@@ -92,13 +101,21 @@ class _Run:
             event()
         heard = tuple(sorted(self._heard, key=lambda each: each.arrived))
         seconds = max(each.ended for each in heard) - min(each.arrived for each in heard)
-        return Outcome(heard, tuple(r.use for r in self._replicas), seconds)
+        spent, span = self._busy_s(), seconds
+        if self._window is not None:
+            spent, span = self._busy_at[1] - self._busy_at[0], self._window[1] - self._window[0]
+        uses = tuple(replica.use for replica in self._replicas)
+        return Outcome(heard, uses, spent / span / len(uses), seconds)
+
+    def _busy_s(self) -> float:
+        return sum(replica.use.busy_s for replica in self._replicas)
 
     def _at(self, when: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._ticket), event))
 
     def _ask_at(self, when: float, listener: Listener, number: int) -> None:
-        if number < len(listener.orders):
+        over = self._window is not None and when > self._window[1]
+        if number < len(listener.orders) and not over:
             self._at(when, lambda: self._ask(listener, number))
 
     def _ask(self, listener: Listener, number: int) -> None:

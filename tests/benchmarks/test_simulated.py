@@ -155,3 +155,10 @@ def test_who_finds_the_queue_full_is_refused_and_not_served() -> None:
     served = [each for each in outcome.heard if not each.refused]
     assert len(served) == 2
     assert median([each.ttfb_s for each in served]) == pytest.approx(1.5 * SERVICE_S)
+
+
+def test_a_window_looks_at_the_middle_and_ends_the_asking() -> None:
+    crowd = [Listener([ORDER] * 1000, plays=False)]
+    outcome = simulate(cluster(), [*crowd, Listener([ORDER], begins=40.0)], window=(10.0, 20.0))
+    assert outcome.busy == pytest.approx(1.0, abs=0.02)
+    assert outcome.seconds == pytest.approx(20.0, abs=0.2)
