@@ -1,10 +1,11 @@
 """Does the simulation foretell what is measured?
 
-    python -m benchmarks.forecast [preset=low]
+    python -m benchmarks.forecast [preset=low] [benchmark.paced=true benchmark.listeners=[4,12]]
 
 Requests one at a time teach what each piece of work costs here and how long texts become. From that
 alone the simulation says what several listeners at once hear. Both take turns, so that they meet
-the same machine.
+the same machine. ``paced``: networks that only take a set time (``benchmarks.paced``), where the
+machine is not quiet.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from benchmarks.app import launch
 from benchmarks.latency import factors_of, label_of, voice_name, voices_of
 from benchmarks.listening import Crowd, EngineTarget, Heard, Line, Lines, listen, regular
+from benchmarks.paced import Pace, in_blocks, paced
 from benchmarks.record import Factor, Record, Row
 from benchmarks.replica import Costs, Order, Shape
 from benchmarks.report import figure, save_figure, table
@@ -29,6 +31,7 @@ from benchmarks.speaking import wait_idle
 from benchmarks.timing import median, percentile
 from echo.config import EchoConfig
 from echo.engine import Engine, SpeechRequest
+from echo.engine.components import load_components
 from echo.engine.generation import DECODE_PIECE_LATENTS
 from echo.engine.request import resolve_settings
 from echo.engine.stats import RequestStats
@@ -45,6 +48,7 @@ class ForecastSettings:
     """``conf/benchmark_forecast.yaml``."""
 
     seed: int
+    paced: bool
     listeners: tuple[int, ...]
     text_seconds: tuple[float, ...]
     reference_seconds: tuple[float, ...]
@@ -57,9 +61,15 @@ class ForecastSettings:
 def measure(config: EchoConfig, settings: ForecastSettings) -> list[Row]:
     """Learn, foretell and measure on an engine of ``config``."""
     lengths = settings.reference_seconds
-    with voices_of(config, lengths, 0, settings.seed) as own, Engine.from_config(own) as engine:
-        voices = [voice_name(lengths, each, 0) for each in lengths]
-        return measure_engine(engine, voices, settings)
+    voices = [voice_name(lengths, each, 0) for each in lengths]
+    config = in_blocks(config) if settings.paced else config
+    with voices_of(config, lengths, 0, settings.seed) as own:
+        if settings.paced:
+            engine = Engine(own, paced(load_components(own), Pace()))
+        else:
+            engine = Engine.from_config(own)
+        with engine:
+            return measure_engine(engine, voices, settings)
 
 
 def measure_engine(engine: Engine, voices: Sequence[str], s: ForecastSettings) -> list[Row]:

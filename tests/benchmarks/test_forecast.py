@@ -19,6 +19,7 @@ from echo.spec import HOP, SAMPLE_RATE
 
 SETTINGS = ForecastSettings(
     seed=1,
+    paced=False,
     listeners=(1, 2),
     text_seconds=(1.0, 2.0),
     reference_seconds=(1.0,),
