@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 
 from benchmarks.forecast import (
@@ -12,8 +14,10 @@ from benchmarks.forecast import (
     report,
     shape_of,
 )
+from benchmarks.paced import PRESET, Pace, in_blocks, paced
 from benchmarks.record import Record
 from benchmarks.speech import reference, write_voice
+from echo.engine import Engine, SpeechRequest
 from echo.engine.stats import BlockStats, RequestStats
 from echo.spec import HOP, SAMPLE_RATE
 
@@ -88,3 +92,15 @@ def test_an_engine_is_foretold_and_measured(make_engine, voice_root, tmp_path) -
     told = report([record], tmp_path / "forecast.png")
     assert "ttfb_p95_s" in told
     assert (tmp_path / "forecast.png").stat().st_size > 1000
+
+
+def test_paced_networks_take_their_time_and_make_the_planned_length(
+    toy_components, toy_config
+) -> None:
+    pace = Pace(step_s=0.01, step_latent_s=0.0, codec_s=0.02, codec_latent_s=0.0)
+    with Engine(in_blocks(toy_config()), paced(deepcopy(toy_components), pace)) as engine:
+        stream = engine.stream(SpeechRequest("Hello there.", seed=1))
+        assert len(stream.read()) == sum(PRESET.block_sizes) * HOP
+    stages = stream.stats.stages_s
+    assert stages["sampling"] >= sum(PRESET.num_steps) * pace.step_s
+    assert stages["codec"] >= 5 * pace.codec_s  # pieces of 32 latents
