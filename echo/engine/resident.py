@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -147,7 +149,16 @@ class Resident:
         """With the lock: who comes now waits until the memory is free."""
         self._components = None
         self._dropped()
-        gc.collect()  # compiled functions and the modules they belong to hold each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_back()
         log.info("unloaded after %.0f s without a request", idle_s)
+
+
+def _give_back() -> None:
+    """What was freed, to the GPU and to the system: PyTorch and glibc keep it for themselves."""
+    gc.collect()  # compiled functions and the modules they belong to hold each other
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
