@@ -27,7 +27,7 @@ class Pace:
     codec_latent_s: float = 0.5e-3
 
 
-PRESET = PresetConfig("paced", (32, 64, 64), (8, 10, 15))  # 7.4 s, whatever the text: noise goes on
+PRESET = PresetConfig("paced", (32, 64, 64), (8, 10, 15), {})  # 7.4 s, whatever the text
 
 
 def paced(components: Components, pace: Pace) -> Components:
