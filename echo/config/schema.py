@@ -229,6 +229,9 @@ class VoicesConfig:
 
     roots: tuple[str, ...]  # folders; those that do not exist are skipped
     clone_root: str  # folder of the voices that users make; searched after the others
+    shared: str | None  # where they live instead, for several machines; None: in clone_root
+    shared_cache: str | None  # folder of the copies of those; None: in the system's temporary one
+    shared_poll_seconds: float
     default: str | None  # of requests that name no voice; if it is not there, the first by name
     aliases: Mapping[str, str | None] = field(hash=False)  # other names; None: dealt out in order
     folder_support: bool
@@ -242,6 +245,9 @@ class VoicesConfig:
 
     def __post_init__(self) -> None:
         _check(bool(self.clone_root), "voices.clone_root", "must not be empty")
+        for name in ("shared", "shared_cache"):
+            _check(getattr(self, name) != "", f"voices.{name}", "must not be empty; null for none")
+        _range("voices.shared_poll_seconds", self.shared_poll_seconds, 0.1, 3600.0)
         _range("voices.folder_gap_seconds", self.folder_gap_seconds, 0.0, 60.0)
         _range("voices.max_file_bytes", self.max_file_bytes, 1)
         _range("voices.max_inline_bytes", self.max_inline_bytes, 1)

@@ -32,6 +32,7 @@ from echo.models.devices import allow_tf32, memory_of
 from echo.spec import SAMPLE_RATE
 from echo.text import prepare
 from echo.voices.clones import CloneStore
+from echo.voices.mirror import mirrored
 from echo.voices.source import resolve
 from echo.voices.store import VoiceStore
 
@@ -60,11 +61,13 @@ class Engine:
         """
         self.config = config
         self.components = components
-        self.voices = VoiceStore(config.voices)
         self.sample_rate = SAMPLE_RATE
-        self.clones = CloneStore(config.voices, forget=self.forget_voice)
         self._compiled = False
         self._bank = VoiceBank(components, config.voices)
+        voices, self._mirror = mirrored(config.voices, self.forget_voice)
+        catch_up = self._mirror.catch_up if self._mirror is not None else None
+        self.voices = VoiceStore(voices, catch_up)
+        self.clones = CloneStore(voices, forget=self.forget_voice, shared=self._mirror)
         self._detector = detector
         self._detector_lock = threading.Lock()
         if config.vad.enabled:
@@ -191,6 +194,8 @@ class Engine:
     def close(self) -> None:
         """Stop the worker; running requests fail with a clear error. Safe to repeat."""
         self._worker.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
     def _speech_detector(self) -> SpeechDetector:
         with self._detector_lock:
