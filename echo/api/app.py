@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from echo import __version__
 from echo.api.access import ConcurrencyLimit, KeyCheck, Keys, OriginCheck
+from echo.api.call import Observer
 from echo.api.describe import DescribedApp
 from echo.api.errors import install_error_handlers
 from echo.api.health import health_router
@@ -24,8 +25,11 @@ from echo.engine import Engine
 CLONE_OVERHEAD_BYTES = 65_536  # of a body that uploads a voice, beside the sample
 
 
-def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
-    """An ASGI application over ``engine``, which stays the caller's to close."""
+def create_app(engine: Engine, config: EchoConfig, *, observer: Observer | None = None) -> FastAPI:
+    """An ASGI application over ``engine``, which stays the caller's to close.
+
+    ``observer``: told of every call in place of ``/metrics``, which then is not offered.
+    """
     keys = Keys.of(config.server)
     app = DescribedApp(
         keyed=bool(keys),
@@ -35,8 +39,8 @@ def create_app(engine: Engine, config: EchoConfig) -> FastAPI:
     )
     install_error_handlers(app)
     _add_limits(app, config, keys)
-    metrics = Metrics(engine) if config.server.metrics else None
-    app.add_middleware(Watch, observer=metrics)
+    metrics = Metrics(engine) if config.server.metrics and observer is None else None
+    app.add_middleware(Watch, observer=observer or metrics)
     app.include_router(openai_router(engine))
     app.include_router(voices_router(engine))
     app.include_router(models_router())

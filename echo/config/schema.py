@@ -349,6 +349,42 @@ class InworldConfig:
 
 
 @dataclass(frozen=True)
+class ClusterConfig:
+    """Several engines behind one address, on Ray Serve."""
+
+    enabled: bool
+    address: str | None  # of a running Ray cluster; None: one of this machine alone
+    replicas: int  # engines; the fewest, where they may become more
+    max_replicas: int | None  # None: as many as replicas
+    gpus_per_replica: float | None  # None: 1 if the model is to run on CUDA, else 0
+    cpus_per_replica: float
+    target_streams: float  # requests in work at a replica that the autoscaler aims at
+    max_streams: int | None  # sent to one replica at once; None: as many as its engine takes
+    max_waiting: int  # at each proxy, when all replicas have max_streams
+    voice_slack: float  # times the mean load that a voice's own replica takes
+    upscale_delay_seconds: float
+    downscale_delay_seconds: float
+    drain_seconds: float
+    surge_percent: int
+
+    def __post_init__(self) -> None:
+        _range("cluster.replicas", self.replicas, 1, 10_000)
+        if self.max_replicas is not None:
+            _range("cluster.max_replicas", self.max_replicas, self.replicas, 10_000)
+        if self.gpus_per_replica is not None:
+            _range("cluster.gpus_per_replica", self.gpus_per_replica, 0.0, 64.0)
+        _range("cluster.cpus_per_replica", self.cpus_per_replica, 0.0, 1024.0, low_open=True)
+        _range("cluster.target_streams", self.target_streams, 0.0, 10_000.0, low_open=True)
+        if self.max_streams is not None:
+            _range("cluster.max_streams", self.max_streams, 1, 100_000)
+        _range("cluster.max_waiting", self.max_waiting, 1, 1_000_000)
+        _range("cluster.voice_slack", self.voice_slack, 1.0, 1000.0)
+        for name in ("upscale_delay_seconds", "downscale_delay_seconds", "drain_seconds"):
+            _range(f"cluster.{name}", getattr(self, name), 0.0, 86_400.0)
+        _range("cluster.surge_percent", self.surge_percent, 0, 100)
+
+
+@dataclass(frozen=True)
 class EchoConfig:
     """All of it. ``Engine.from_config`` takes this and nothing else."""
 
@@ -364,6 +400,7 @@ class EchoConfig:
     server: ServerConfig
     ui: UIConfig
     inworld: InworldConfig
+    cluster: ClusterConfig
 
     def __post_init__(self) -> None:
         sampler_of(self.sampler, self.preset)

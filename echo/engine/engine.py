@@ -21,7 +21,7 @@ from echo.engine.task import Limits
 from echo.engine.threads import usable_cores
 from echo.engine.voice_bank import VoiceBank
 from echo.engine.worker import Worker
-from echo.errors import InvalidRequestError
+from echo.errors import GenerationError, InvalidRequestError
 from echo.models.compile import (
     compile_components,
     save_artifacts,
@@ -177,6 +177,12 @@ class Engine:
         if self._compiled:
             save_artifacts(self.config.compile)
             watch_recompiles()
+
+    def check(self) -> None:
+        """Raise GenerationError where no request can be expected to succeed any more."""
+        fault = self._worker.fault
+        if fault is not None:
+            raise GenerationError(f"{fault}; start the engine again")
 
     def stats(self) -> dict[str, Any]:
         """Requests in work and waiting, what the worker did so far, the voice cache, and bytes

@@ -1,0 +1,114 @@
+"""Running Echo from a shell: one server, or replicas on Ray with ``cluster=ray``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from echo.api.logs import configure_logging
+from echo.api.server import DESCRIPTION, KEEP_ALIVE_S, bind, log_settings
+from echo.api.server import serve as serve_alone
+from echo.cluster.edge import IMPORT_PATH
+from echo.config import EchoConfig, parse_program_args, run_program
+from echo.errors import ConfigError, EchoError
+
+log = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 256 << 20  # sound passes through it, in small pieces
+# Ray's word for binding to loopback, which it does by itself on Windows and macOS.
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+PROXY_HOOK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The program: serve as ``argv`` says until interrupted; returns the exit status."""
+
+    def run(config: EchoConfig) -> int:
+        overrides = parse_program_args(argv, DESCRIPTION).overrides
+        run_it = serve_cluster if config.cluster.enabled else serve_alone
+        return run_it(config, overrides)
+
+    return run_program(argv, run, DESCRIPTION)
+
+
+def serve_cluster(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
+    """Deploy to Ray, serve until interrupted, and take it down; returns the exit status.
+
+    Raises EchoError: Ray is not there, the port is taken, or the replicas can't be started.
+    """
+    configure_logging(debug=config.engine.debug, format=config.server.log_format)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    log_settings(overrides, os.environ)
+    with deployed(config) as url:
+        log.info("listening on %s (documentation at /docs; Ctrl-C stops)", url)
+        while not stop.wait(1.0):  # a wait without end could not be interrupted
+            pass
+        log.info("stopping; streams that run have a while to end")
+    log.info("stopped")
+    return 0
+
+
+@contextmanager
+def deployed(config: EchoConfig) -> Iterator[str]:
+    """The address of replicas that are ready; afterwards they, and a Ray of ours, are gone."""
+    ours = config.cluster.address is None
+    if ours:  # read by Ray when it is imported
+        os.environ.setdefault(LOOPBACK_ONLY, "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        from ray import serve
+
+        from echo.cluster.app import APPLICATION, application, gpus
+    except ImportError as error:
+        message = f"cluster=ray wants Ray Serve ({error}): pip install 'echo-tts[cluster]'"
+        raise ConfigError(message, param="cluster") from error
+    with bind(config.server) as listener:  # found free, and given up again for the proxies
+        port = listener.getsockname()[1]
+    try:
+        _connect(config)
+        _check_gpus(gpus(config), ray.cluster_resources(), ours)
+        serve.start(
+            http_options={
+                "host": config.server.host,
+                "port": port,
+                "keep_alive_timeout_s": KEEP_ALIVE_S,
+            },
+            controller_options={"runtime_env": {"env_vars": PROXY_HOOK}},
+        )
+        try:
+            serve.run(application(config), name=APPLICATION)
+        except RuntimeError as error:
+            raise EchoError(f"the replicas did not start: {error}") from error
+        host = config.server.host
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        if ray.is_initialized():
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _connect(config: EchoConfig) -> None:
+    """To the cluster that is named, or to one of this machine that nobody else reaches."""
+    import ray
+
+    if config.cluster.address is not None:
+        ray.init(address=config.cluster.address)
+        return
+    ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
+
+
+def _check_gpus(wanted: float, there: dict[str, float], ours: bool) -> None:
+    """On a machine of ours no GPU will come by waiting; elsewhere nodes may be added."""
+    if ours and there.get("GPU", 0.0) < wanted:
+        raise ConfigError(
+            f"a replica wants {wanted:g} GPU and there are {there.get('GPU', 0.0):g} here; set "
+            "model.device=cpu, or cluster.gpus_per_replica",
+            param="cluster.gpus_per_replica",
+        )

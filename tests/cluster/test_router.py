@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("ray.serve", reason="needs the extra cluster")
+
+from echo.cluster.affinity import in_order
+from echo.cluster.router import VoiceRouter
+
+IDS = [f"replica{number}" for number in range(4)]
+REPLICAS = [SimpleNamespace(replica_id=SimpleNamespace(unique_id=name)) for name in IDS]
+
+
+class Router(VoiceRouter):
+    """Without Serve around it: knows how long the queues are, and no more."""
+
+    def __init__(self, loads: dict[str, int]) -> None:
+        self._loads = loads
+        self.initialize_state(slack=1.25)
+
+    @property
+    def replica_queue_len_cache(self):
+        return SimpleNamespace(get=lambda replica_id: self._loads.get(replica_id.unique_id))
+
+
+def ranks(session: str, loads: dict[str, int]) -> list[list[str]]:
+    pending = SimpleNamespace(
+        metadata=SimpleNamespace(session_id=session),
+        routing_context=SimpleNamespace(should_backoff=False),
+    )
+    chosen = asyncio.run(Router(loads).choose_replicas(REPLICAS, pending))
+    assert pending.routing_context.should_backoff
+    return [[replica.replica_id.unique_id for replica in rank] for rank in chosen]
+
+
+def test_a_voice_tries_its_replicas_one_by_one_in_its_order():
+    loads = {IDS[0]: 3, IDS[1]: 1}
+    assert ranks("voice", loads) == [[name] for name in in_order("voice", IDS, loads, 1.25)]
+
+
+def test_a_request_without_a_voice_goes_to_the_less_busy_of_two_and_else_to_any():
+    drawn = {tuple(sorted(ranks("", {})[0])) for _ in range(200)}
+    assert {len(pair) for pair in drawn} == {2}
+    assert len(drawn) == 6
+    assert sorted(ranks("", {})[1]) == IDS
