@@ -49,6 +49,17 @@ class Cluster:
         name = f"SERVE_REPLICA::echo#Echo#{replica}"
         ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
 
+    def settle(self) -> None:
+        """Until no replica works on anything."""
+        idle: set[str] = set()
+        end = time.monotonic() + READY_S
+        while idle < self.replicas():
+            assert time.monotonic() < end
+            answer = self.client.get("/health")
+            name, busy = answer.headers["x-echo-replica"], answer.json()["active"]
+            idle = idle - {name} if busy else idle | {name}
+            time.sleep(0.02)
+
     def wait_for(self, count: int) -> set[str]:
         """Until so many replicas answer; their ids."""
         seen: Counter[str] = Counter()
