@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import time
+from collections import Counter, deque
 from typing import Any
 
-from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
+from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
 from echo.cluster.affinity import in_order
+
+PROMISE_S = 1.0  # longer than it takes to send a request to the replica that was chosen
 
 
 class VoiceRouter(RequestRouter):
@@ -22,6 +26,9 @@ class VoiceRouter(RequestRouter):
     def initialize_state(self, **kwargs: Any) -> None:
         """``slack``: see :func:`~echo.cluster.affinity.in_order`."""
         self._slack = float(kwargs["slack"])
+        # Serve counts a request when it is sent. Of several that come at once all would see the
+        # same counts, so those chosen for and not yet sent are kept: (replica, until when).
+        self._promised: deque[tuple[str, float]] = deque()
 
     async def choose_replicas(
         self,
@@ -36,6 +43,23 @@ class VoiceRouter(RequestRouter):
             drawn = random.sample(candidate_replicas, min(2, len(candidate_replicas)))
             return [drawn, candidate_replicas]
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
+        order = in_order(key, list(by_id), self._loads(by_id), self._slack)
+        self._promised.extend((name, time.monotonic() + PROMISE_S) for name in order[:1])
+        return [[by_id[name]] for name in order]
+
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        """Serve's hook: from now on the request is in its count."""
+        super().on_send_request(replica_id)
+        kept = next((each for each in self._promised if each[0] == replica_id.unique_id), None)
+        if kept is not None:
+            self._promised.remove(kept)
+
+    def _loads(self, by_id: dict[str, RunningReplica]) -> dict[str, int]:
+        while self._promised and self._promised[0][1] < time.monotonic():
+            self._promised.popleft()
+        promised = Counter(name for name, _ in self._promised)
         cache = self.replica_queue_len_cache
-        loads = {name: cache.get(replica.replica_id) or 0 for name, replica in by_id.items()}
-        return [[by_id[name]] for name in in_order(key, list(by_id), loads, self._slack)]
+        return {
+            name: (cache.get(replica.replica_id) or 0) + promised[name]
+            for name, replica in by_id.items()
+        }

@@ -14,11 +14,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
+from echo.cluster.server import LOOPBACK_ONLY
 from echo.config import EchoConfig, compose
+
+os.environ.setdefault(LOOPBACK_ONLY, "0")  # Ray, which tests here import, reads it when it is
 
 ROOT = Path(__file__).parents[2]
 READY_S = 120.0
+KEY = {"authorization": "Bearer sesame"}
 
 
 @dataclass
@@ -48,6 +53,11 @@ class Cluster:
 
         name = f"SERVE_REPLICA::echo#Echo#{replica}"
         ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
+
+    def socket(self, **headers: str) -> ClientConnection:
+        """A WebSocket to Inworld's protocol."""
+        address = f"{self.url.replace('http', 'ws')}/tts/v1/voice:streamBidirectional"
+        return connect(address, additional_headers=headers)
 
     def settle(self) -> None:
         """Until no replica works on anything."""
@@ -87,7 +97,7 @@ def cluster() -> Iterator[Cluster]:
                 "cluster.replicas=2",
                 "cluster.cpus_per_replica=0.5",
                 "cluster.gpus_per_replica=0",
-                "cluster.drain_seconds=60",
+                "cluster.drain_seconds=600",
                 "cluster.address=null",
                 "model=tiny",
                 "model.device=cpu",
@@ -97,6 +107,7 @@ def cluster() -> Iterator[Cluster]:
                 "server.host=127.0.0.1",
                 "server.port=0",
                 "server.metrics=true",
+                "server.api_keys=sesame",
                 f"voices.roots=[{ROOT / 'audio_prompts'}]",
                 f"voices.clone_root={folder / 'clones'}",
                 f"voices.shared={folder / 'shared'}",
@@ -118,7 +129,10 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         patch.setenv("OMP_NUM_THREADS", "1")
         try:
-            with deployed(config()) as url, httpx.Client(base_url=url, timeout=120) as client:
+            with (
+                deployed(config()) as url,
+                httpx.Client(base_url=url, timeout=120, headers=KEY) as client,
+            ):
                 yield Cluster(url, client, config)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

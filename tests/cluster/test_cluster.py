@@ -9,28 +9,27 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosedError
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 pytestmark = pytest.mark.timeout(600)
 
 REPLICA = "x-echo-replica"
+KEY = {"authorization": "Bearer sesame"}
 VOICES = ("clara", "oscar", "iris", "bruno", "nora", "felix")
-LONG = "The river is quiet this morning, and the boats wait for the wind. " * 12
+SENTENCE = "The river is quiet this morning, and the boats wait for the wind. "
+LONG = SENTENCE * 12
 CLIP = Path(__file__).parents[2] / "audio_prompts" / "clara.flac"
 
 
 def at_once(calls: list[Callable[[], httpx.Response]]) -> list[httpx.Response]:
     with ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
-
-
-def socket_to(cluster) -> ClientConnection:
-    return connect(f"{cluster.url.replace('http', 'ws')}/tts/v1/voice:streamBidirectional")
 
 
 def frames(text: str) -> Iterator[str]:
@@ -52,10 +51,11 @@ def test_every_answer_says_which_replica_gave_it_and_has_one_request_id(cluster)
 
 
 def test_streams_are_spread_over_the_replicas(cluster):
-    with ExitStack() as stack:
-        streams = [stack.enter_context(cluster.stream(input=LONG, voice=v)) for v in VOICES]
-        assert [stream.status_code for stream in streams] == [200] * 6
-        dealt = Counter(stream.headers[REPLICA] for stream in streams)
+    bodies = [{"input": "Hello there.", "voice": voice, "stream": True} for voice in VOICES]
+    replies = at_once([partial(cluster.speak, **body) for body in bodies])
+    assert [reply.status_code for reply in replies] == [200] * 6
+    assert all(len(reply.content) > 20_000 for reply in replies)
+    dealt = Counter(reply.headers[REPLICA] for reply in replies)
     assert len(dealt) == 2
     assert min(dealt.values()) >= 2
 
@@ -84,6 +84,17 @@ def test_errors_and_limits_are_those_of_the_application(cluster):
     assert cluster.client.get("/metrics").status_code == 404  # they are Ray's
 
 
+def test_without_a_key_nobody_gets_in(cluster):
+    nobody = {"authorization": "Bearer guess"}
+    for path, told in (("/v1/audio/speech", "error"), ("/tts/v1/voice", "message")):
+        answer = cluster.client.post(path, json={"input": "Hi."}, headers=nobody)
+        assert answer.status_code == 401
+        assert told in answer.json()
+    with pytest.raises(InvalidStatus) as caught, cluster.socket(**nobody):
+        pass
+    assert caught.value.response.status_code == 401
+
+
 def test_a_voice_cloned_at_one_is_there_at_both_and_so_is_its_end(cluster):
     made = cluster.client.post(
         "/v1/audio/voices", data={"name": "Anna"}, files={"audio_sample": CLIP.read_bytes()}
@@ -104,7 +115,7 @@ def test_a_voice_cloned_at_one_is_there_at_both_and_so_is_its_end(cluster):
 
 
 def test_a_websocket_speaks_through_the_proxy(cluster):
-    with socket_to(cluster) as socket:
+    with cluster.socket(**KEY) as socket:
         for frame in frames("Hello there."):
             socket.send(frame)
         socket.send(json.dumps({"contextId": "a", "close_context": {}}))
@@ -148,7 +159,7 @@ def test_a_killed_replica_breaks_its_streams_and_loses_no_request_that_had_not_b
     with ExitStack() as stack, ThreadPoolExecutor(6) as pool:
         streams = [stack.enter_context(cluster.stream(input=LONG, voice=v)) for v in VOICES[:4]]
         victim = streams[0].headers[REPLICA]
-        socket = stack.enter_context(socket_to(cluster))
+        socket = stack.enter_context(cluster.socket(**KEY))
         for frame in frames(LONG[:900]):
             socket.send(frame)
         waiting = [
@@ -184,7 +195,9 @@ def test_an_update_and_scaling_down_leave_running_streams_whole(cluster):
 
     old = cluster.wait_for(2)
     with ExitStack() as stack:
-        streams = [stack.enter_context(cluster.stream(input=LONG, voice=v)) for v in VOICES[:4]]
+        streams = [
+            stack.enter_context(cluster.stream(input=SENTENCE * 5, voice=v)) for v in VOICES[:4]
+        ]
         assert {stream.headers[REPLICA] for stream in streams} == old
         update = application(cluster.config("cluster.replicas=1"))
         deploying = threading.Thread(target=serve.run, args=[update], kwargs={"name": APPLICATION})
@@ -192,7 +205,7 @@ def test_an_update_and_scaling_down_leave_running_streams_whole(cluster):
         sizes = [len(stream.read()) for stream in streams]
         deploying.join()
     seconds = [size / 2 / 44_100 for size in sizes]
-    assert min(seconds) > 20, seconds  # a text of 12 sentences, to its end
+    assert min(seconds) > 10, seconds  # five sentences, to their end
     new = cluster.wait_for(1)
     end = time.monotonic() + 120
     while cluster.replicas() & old:
