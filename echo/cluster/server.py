@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from echo.api.logs import configure_logging
-from echo.api.server import DESCRIPTION, KEEP_ALIVE_S, bind, log_settings
+from echo.api.server import DESCRIPTION, KEEP_ALIVE_S, PageOf, bind, log_settings
 from echo.api.server import serve as serve_alone
 from echo.cluster.edge import IMPORT_PATH
 from echo.config import EchoConfig, parse_program_args, run_program
@@ -24,13 +24,17 @@ LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 PROXY_HOOK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH}
 
 
-def main(argv: Sequence[str]) -> int:
-    """The program: serve as ``argv`` says until interrupted; returns the exit status."""
+def main(argv: Sequence[str], page_of: PageOf | None = None) -> int:
+    """The program: serve as ``argv`` says until interrupted; returns the exit status.
+
+    ``page_of``: makes the page of a single server; replicas have none.
+    """
 
     def run(config: EchoConfig) -> int:
         overrides = parse_program_args(argv, DESCRIPTION).overrides
-        run_it = serve_cluster if config.cluster.enabled else serve_alone
-        return run_it(config, overrides)
+        if config.cluster.enabled:
+            return serve_cluster(config, overrides)
+        return serve_alone(config, overrides, page_of)
 
     return run_program(argv, run, DESCRIPTION)
 
@@ -40,6 +44,9 @@ def serve_cluster(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
 
     Raises EchoError: Ray is not there, the port is taken, or the replicas can't be started.
     """
+    if config.ui.on_server:  # its visits are kept in one process
+        message = "replicas have no page; start it apart: echo-tts ui"
+        raise ConfigError(message, param="ui.on_server")
     configure_logging(debug=config.engine.debug, format=config.server.log_format)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

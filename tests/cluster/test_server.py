@@ -21,6 +21,11 @@ def test_a_wrong_setting_is_told_in_a_line(capsys):
     assert "cluster.replicas" in capsys.readouterr().err
 
 
+def test_a_page_that_is_asked_for_is_refused_and_not_left_out(capsys):
+    assert main(["cluster=ray", "model=tiny", "ui.on_server=true"]) == 2
+    assert "echo-tts ui" in capsys.readouterr().err
+
+
 def test_both_ways_of_serving_start_here():
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
