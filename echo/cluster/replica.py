@@ -30,7 +30,7 @@ class Replica:
 
         configure_logging(debug=config.engine.debug, format=config.server.log_format)
         self._context = serve.get_replica_context()
-        self._config = _of_a_replica(config)
+        self._config = config_of_replica(config)
         self._engine = Engine.from_config(self._config)
         self._exporter: Exporter | None = None
         self._engine.warm_up()
@@ -67,6 +67,14 @@ class Replica:
         self._engine.close()
 
 
+def config_of_replica(config: EchoConfig) -> EchoConfig:
+    """Its threads are the cores it was given, not all of the machine."""
+    if config.engine.cpu_threads is not None:
+        return config
+    threads = max(1, int(config.cluster.cpus_per_replica))
+    return replace(config, engine=replace(config.engine, cpu_threads=threads))
+
+
 class _Signed:
     """Says in every answer which replica gave it."""
 
@@ -81,11 +89,3 @@ class _Signed:
             await send(message)
 
         await self._app(scope, receive, signed)
-
-
-def _of_a_replica(config: EchoConfig) -> EchoConfig:
-    """Its threads are the cores it was given, not all of the machine."""
-    if config.engine.cpu_threads is not None:
-        return config
-    threads = max(1, int(config.cluster.cpus_per_replica))
-    return replace(config, engine=replace(config.engine, cpu_threads=threads))

@@ -80,7 +80,7 @@ def deployed(config: EchoConfig) -> Iterator[str]:
         port = listener.getsockname()[1]
     try:
         _connect(config)
-        _check_gpus(gpus(config), ray.cluster_resources(), ours)
+        check_gpus(gpus(config), ray.cluster_resources(), ours)
         serve.start(
             http_options={
                 "host": config.server.host,
@@ -101,6 +101,16 @@ def deployed(config: EchoConfig) -> Iterator[str]:
             ray.shutdown()
 
 
+def check_gpus(wanted: float, there: dict[str, float], ours: bool) -> None:
+    """On a machine of ours no GPU will come by waiting; elsewhere nodes may be added."""
+    if ours and there.get("GPU", 0.0) < wanted:
+        raise ConfigError(
+            f"a replica wants {wanted:g} GPU and there are {there.get('GPU', 0.0):g} here; set "
+            "model.device=cpu, or cluster.gpus_per_replica",
+            param="cluster.gpus_per_replica",
+        )
+
+
 def _connect(config: EchoConfig) -> None:
     """To the cluster that is named, or to one of this machine that nobody else reaches."""
     import ray
@@ -109,13 +119,3 @@ def _connect(config: EchoConfig) -> None:
         ray.init(address=config.cluster.address)
         return
     ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)
-
-
-def _check_gpus(wanted: float, there: dict[str, float], ours: bool) -> None:
-    """On a machine of ours no GPU will come by waiting; elsewhere nodes may be added."""
-    if ours and there.get("GPU", 0.0) < wanted:
-        raise ConfigError(
-            f"a replica wants {wanted:g} GPU and there are {there.get('GPU', 0.0):g} here; set "
-            "model.device=cpu, or cluster.gpus_per_replica",
-            param="cluster.gpus_per_replica",
-        )

@@ -4,14 +4,14 @@ import socket
 
 import pytest
 
-from echo.cluster.server import _check_gpus, deployed
+from echo.cluster.server import check_gpus, deployed
 from echo.config import compose
 from echo.errors import ConfigError, EchoError
 
 pytest.importorskip("ray.serve", reason="needs the extra cluster")
 
 from echo.cluster.app import Arguments, build, gpus, options
-from echo.cluster.replica import _of_a_replica
+from echo.cluster.replica import config_of_replica
 
 SMALL = ("model=tiny", "cluster.address=null")
 
@@ -57,9 +57,9 @@ def test_a_replica_has_the_gpu_that_its_model_wants(overrides, wanted):
 
 def test_on_a_machine_of_ours_a_gpu_that_is_not_there_is_told_at_once():
     with pytest.raises(ConfigError, match=r"model\.device=cpu"):
-        _check_gpus(1.0, {"CPU": 2.0}, ours=True)
-    _check_gpus(1.0, {"CPU": 2.0}, ours=False)
-    _check_gpus(0.5, {"GPU": 1.0}, ours=True)
+        check_gpus(1.0, {"CPU": 2.0}, ours=True)
+    check_gpus(1.0, {"CPU": 2.0}, ours=False)
+    check_gpus(0.5, {"GPU": 1.0}, ours=True)
 
 
 def test_a_replica_takes_as_many_requests_as_its_engine_and_streams_have_time_to_end():
@@ -70,9 +70,9 @@ def test_a_replica_takes_as_many_requests_as_its_engine_and_streams_have_time_to
 
 
 def test_a_replica_uses_the_cores_it_was_given():
-    assert _of_a_replica(of("cluster.cpus_per_replica=3")).engine.cpu_threads == 3
-    assert _of_a_replica(of("cluster.cpus_per_replica=0.5")).engine.cpu_threads == 1
-    assert _of_a_replica(of("engine.cpu_threads=2")).engine.cpu_threads == 2
+    assert config_of_replica(of("cluster.cpus_per_replica=3")).engine.cpu_threads == 3
+    assert config_of_replica(of("cluster.cpus_per_replica=0.5")).engine.cpu_threads == 1
+    assert config_of_replica(of("engine.cpu_threads=2")).engine.cpu_threads == 2
 
 
 def test_a_config_file_gives_settings_as_the_command_line_does():
