@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from echo.api.logs import configure_logging
@@ -80,7 +80,8 @@ def deployed(config: EchoConfig) -> Iterator[str]:
         port = listener.getsockname()[1]
     try:
         _connect(config)
-        check_gpus(gpus(config), ray.cluster_resources(), ours)
+        if ours:
+            check_room(config, gpus(config), ray.cluster_resources())
         serve.start(
             http_options={
                 "host": config.server.host,
@@ -97,18 +98,23 @@ def deployed(config: EchoConfig) -> Iterator[str]:
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         if ray.is_initialized():
-            serve.shutdown()
+            # Other applications on a cluster of others are not ours to end.
+            serve.shutdown() if ours else serve.delete(APPLICATION)
             ray.shutdown()
 
 
-def check_gpus(wanted: float, there: dict[str, float], ours: bool) -> None:
-    """On a machine of ours no GPU will come by waiting; elsewhere nodes may be added."""
-    if ours and there.get("GPU", 0.0) < wanted:
-        raise ConfigError(
-            f"a replica wants {wanted:g} GPU and there are {there.get('GPU', 0.0):g} here; set "
-            "model.device=cpu, or cluster.gpus_per_replica",
-            param="cluster.gpus_per_replica",
-        )
+def check_room(config: EchoConfig, gpus: float, there: Mapping[str, float]) -> None:
+    """Raise ConfigError where the replicas will never fit: no node comes to a machine of ours.
+
+    ``gpus``: of a replica. ``there``: what Ray found.
+    """
+    count = config.cluster.replicas
+    for kind, each in (("GPU", gpus), ("CPU", config.cluster.cpus_per_replica)):
+        here, key = there.get(kind, 0.0), f"cluster.{kind.lower()}s_per_replica"
+        if here < each * count:
+            advice = f"set cluster.replicas, {key}" + (" or model.device=cpu" * (kind == "GPU"))
+            message = f"{count} replicas want {each * count:g} {kind}s and there are {here:g}"
+            raise ConfigError(f"{message}; {advice}", param=key)
 
 
 def _connect(config: EchoConfig) -> None:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from echo.cluster.server import check_gpus, deployed
+from echo.cluster.server import check_room, deployed
 from echo.config import compose
 from echo.errors import ConfigError, EchoError
 
@@ -55,11 +55,13 @@ def test_a_replica_has_the_gpu_that_its_model_wants(overrides, wanted):
     assert options(config)["ray_actor_options"]["num_gpus"] == wanted
 
 
-def test_on_a_machine_of_ours_a_gpu_that_is_not_there_is_told_at_once():
-    with pytest.raises(ConfigError, match=r"model\.device=cpu"):
-        check_gpus(1.0, {"CPU": 2.0}, ours=True)
-    check_gpus(1.0, {"CPU": 2.0}, ours=False)
-    check_gpus(0.5, {"GPU": 1.0}, ours=True)
+def test_on_a_machine_of_ours_what_is_not_there_is_told_at_once():
+    two = of("cluster.replicas=2", "cluster.cpus_per_replica=1")
+    check_room(two, 0.5, {"CPU": 2.0, "GPU": 1.0})
+    with pytest.raises(ConfigError, match=r"1 GPUs.*there are 0.*model\.device=cpu"):
+        check_room(two, 0.5, {"CPU": 2.0})
+    with pytest.raises(ConfigError, match=r"2 CPUs.*there are 1.*cluster\.cpus_per_replica"):
+        check_room(two, 0.0, {"CPU": 1.0})
 
 
 def test_a_replica_takes_as_many_requests_as_its_engine_and_streams_have_time_to_end():
