@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
@@ -12,6 +12,7 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from echo.cluster.edge import RETRY_AFTER_S
 from echo.cluster.replica import Replica
 from echo.config import EchoConfig, compose
+from echo.errors import ConfigError
 
 APPLICATION = "echo"
 DEPLOYMENT = "Echo"
@@ -20,15 +21,16 @@ HEALTH_TIMEOUT_S = 30.0
 START_ATTEMPTS = 3  # of a replica whose engine can't be loaded
 
 
-class Arguments(BaseModel):
-    """``args`` of the application in a config file."""
+def build(args: Mapping[str, Any]) -> Application:
+    """The application with the settings ``args["overrides"]``, as on the command line.
 
-    overrides: list[str] = []
-
-
-def build(args: Arguments) -> Application:
-    """The application with the settings ``args.overrides``, as on the command line."""
-    return application(compose(["cluster=ray", *args.overrides]))
+    ``args``: those of the application in a config file. Raises ConfigError.
+    """
+    overrides = args.get("overrides", [])
+    unknown = set(args) - {"overrides"}
+    if unknown or not isinstance(overrides, list):
+        raise ConfigError("args of the application may hold a list of overrides, nothing else")
+    return application(compose(["cluster=ray", *overrides]))
 
 
 def application(config: EchoConfig) -> Application:

@@ -10,7 +10,7 @@ from echo.errors import ConfigError, EchoError
 
 pytest.importorskip("ray.serve", reason="needs the extra cluster")
 
-from echo.cluster.app import Arguments, build, gpus, options
+from echo.cluster.app import build, gpus, options
 from echo.cluster.replica import config_of_replica
 
 SMALL = ("model=tiny", "cluster.address=null")
@@ -78,10 +78,16 @@ def test_a_replica_uses_the_cores_it_was_given():
 
 
 def test_a_config_file_gives_settings_as_the_command_line_does():
-    app = build(Arguments(overrides=["model=tiny", "cluster.replicas=4"]))
+    app = build({"overrides": ["model=tiny", "cluster.replicas=4"]})
     deployment = app._bound_deployment
     assert deployment.name == "Echo"
     assert deployment.num_replicas == 4
+
+
+@pytest.mark.parametrize("args", [{"override": []}, {"overrides": "model=tiny"}])
+def test_arguments_that_are_none_are_told(args):
+    with pytest.raises(ConfigError, match="overrides"):
+        build(args)
 
 
 def test_a_taken_port_is_told_before_anything_is_started():

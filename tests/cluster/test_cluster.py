@@ -154,7 +154,7 @@ def test_ray_itself_listens_on_loopback_only(cluster):
 
 
 def test_a_killed_replica_breaks_its_streams_and_loses_no_request_that_had_not_begun(cluster):
-    """A WAV that is not streamed begins when it is whole: until then nothing was answered."""
+    """With `stream: false` a WAV begins when it is whole: until then nothing was answered."""
     before = cluster.wait_for(2)
     with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
         streams = [
@@ -164,7 +164,7 @@ def test_a_killed_replica_breaks_its_streams_and_loses_no_request_that_had_not_b
         socket = stack.enter_context(cluster.socket(**KEY))
         for frame in frames(SENTENCE * 6):
             socket.send(frame)
-        body = {"input": "Is anybody there?", "response_format": "wav"}
+        body = {"input": "Is anybody there?", "response_format": "wav", "stream": False}
         waiting = [pool.submit(cluster.speak, voice=voice, **body) for voice in VOICES[:4]]
         time.sleep(0.5)  # they are on their way to both
         cluster.kill(victim)
