@@ -6,16 +6,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := echo tests benchmarks serve.py gradio_app.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check serve ui parity wheel format clean
+.PHONY: help demo test test-cluster check serve ui parity wheel format clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.base ## Speak a sentence on the CPU with the shipped model into demo.wav
 	$(BIN)/echo-tts demo --out demo.wav
 
 test: check ## Lint, types, import contract and all tests
 	$(BIN)/python -m pytest
+
+test-cluster: $(VENV)/.dev ## Two replicas on Ray: spread, killed, updated, with one set of voices
+	$(BIN)/python -m pytest tests/cluster -m ""
 
 check: $(VENV)/.dev ## Lint, types and import contract only
 	$(BIN)/ruff check $(SOURCES)

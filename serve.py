@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from echo.api.server import main
+from echo.cluster.server import main
 from echo.ui.launch import page_beside_api
 
 if __name__ == "__main__":

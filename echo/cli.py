@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    from echo.api.server import main as serve
+    from echo.cluster.server import main as serve
     from echo.ui.launch import page_beside_api
 
     return serve(arguments, page_beside_api)

@@ -33,6 +33,7 @@ from echo.models.load import CODEC_FILE, DIT_FILE, PCA_FILE, WEIGHTS_FILE
 from echo.models.quantize import bytes_per_weight, quantizer
 from echo.spec import SAMPLE_RATE
 from echo.ui.launch import page_beside_api
+from echo.voices.shelf import open_shelf
 from echo.voices.store import VoiceStore
 
 Level = Literal["ok", "note", "wrong"]
@@ -397,6 +398,14 @@ def _voices(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
 
 
 def _cloning(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
+    if config.voices.shared is not None:
+        try:
+            there = open_shelf(config.voices.shared).list()
+        except EchoError as error:
+            yield Finding("wrong", "cloning", f"{error.message}; see voices.shared")
+        else:
+            yield Finding("ok", "cloning", f"{len(there)} files of shared voices can be reached")
+        return
     folder = Path(config.voices.clone_root)
     if config.inworld.clone_enabled and not machine.writable(folder):
         advice = "let this user write there, or set voices.clone_root"

@@ -210,6 +210,13 @@ def test_voices_must_be_there_and_readable(tmp_path):
     assert wrong(Made(), *empty, "voices.max_file_bytes=10") == ["voices"]
 
 
+def test_shared_clones_need_one_that_can_be_reached(tmp_path):
+    (tmp_path / "shared").mkdir()
+    assert wrong(Made(read_only=True), f"voices.shared={tmp_path / 'shared'}") == []
+    (tmp_path / "file").write_text("")
+    assert wrong(Made(), f"voices.shared={tmp_path / 'file'}") == ["cloning"]
+
+
 def test_clones_need_a_place():
     assert wrong(Made(read_only=True)) == []
     assert wrong(Made(read_only=True), "inworld.clone_enabled=true") == ["cloning"]

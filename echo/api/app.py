@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from echo import __version__
 from echo.api.access import ConcurrencyLimit, KeyCheck, Keys, OriginCheck
+from echo.api.call import Observer
 from echo.api.describe import DescribedApp
 from echo.api.errors import install_error_handlers
 from echo.api.health import health_router
@@ -25,11 +26,19 @@ from echo.engine import Engine
 CLONE_OVERHEAD_BYTES = 65_536  # of a body that uploads a voice, beside the sample
 
 
-def create_app(engine: Engine, config: EchoConfig, traces: Traces | None = None) -> FastAPI:
+def create_app(
+    engine: Engine,
+    config: EchoConfig,
+    *,
+    traces: Traces | None = None,
+    observer: Observer | None = None,
+) -> FastAPI:
     """An ASGI application over ``engine``, which stays the caller's to close.
 
-    ``traces``: None: as ``config`` says. Raises ConfigError for wrong keys, and where traces are
-    wanted and OpenTelemetry is not installed.
+    ``traces``: None: as ``config`` says. ``observer``: told of every call in place of ``/metrics``,
+    which then is not offered.
+
+    Raises ConfigError for wrong keys, and for traces without OpenTelemetry.
     """
     keys = Keys.of(config.server)
     app = DescribedApp(
@@ -40,10 +49,10 @@ def create_app(engine: Engine, config: EchoConfig, traces: Traces | None = None)
     )
     install_error_handlers(app)
     _add_limits(app, config, keys)
-    metrics = Metrics(engine) if config.server.metrics else None
+    metrics = Metrics(engine) if config.server.metrics and observer is None else None
     if traces is None and config.server.traces:
         traces = Traces.from_environment()
-    app.add_middleware(Watch, observer=metrics, traces=traces)
+    app.add_middleware(Watch, observer=observer or metrics, traces=traces)
     app.include_router(openai_router(engine))
     app.include_router(voices_router(engine))
     app.include_router(models_router())

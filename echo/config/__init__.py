@@ -17,6 +17,7 @@ from echo.config.paths import shipped_path
 from echo.config.resolvers import preset_names, register_resolvers, unknown_flags
 from echo.config.schema import (
     ChunkingConfig,
+    ClusterConfig,
     CompileConfig,
     EchoConfig,
     EngineConfig,
@@ -34,6 +35,7 @@ from echo.config.schema import (
 
 __all__ = [
     "ChunkingConfig",
+    "ClusterConfig",
     "CompileConfig",
     "EchoConfig",
     "EngineConfig",

@@ -229,6 +229,9 @@ class VoicesConfig:
 
     roots: tuple[str, ...]  # folders; those that do not exist are skipped
     clone_root: str  # folder of the voices that users make; searched after the others
+    shared: str | None  # where they live instead, for several machines; None: in clone_root
+    shared_cache: str | None  # folder of the copies of those; None: in the system's temporary one
+    shared_poll_seconds: float
     default: str | None  # of requests that name no voice; if it is not there, the first by name
     aliases: Mapping[str, str | None] = field(hash=False)  # other names; None: dealt out in order
     folder_support: bool
@@ -242,6 +245,9 @@ class VoicesConfig:
 
     def __post_init__(self) -> None:
         _check(bool(self.clone_root), "voices.clone_root", "must not be empty")
+        for name in ("shared", "shared_cache"):
+            _check(getattr(self, name) != "", f"voices.{name}", "must not be empty; null for none")
+        _range("voices.shared_poll_seconds", self.shared_poll_seconds, 0.1, 3600.0)
         _range("voices.folder_gap_seconds", self.folder_gap_seconds, 0.0, 60.0)
         _range("voices.max_file_bytes", self.max_file_bytes, 1)
         _range("voices.max_inline_bytes", self.max_inline_bytes, 1)
@@ -347,6 +353,42 @@ class InworldConfig:
 
 
 @dataclass(frozen=True)
+class ClusterConfig:
+    """Several engines behind one address, on Ray Serve."""
+
+    enabled: bool
+    address: str | None  # of a running Ray cluster; None: one of this machine alone
+    replicas: int  # engines; the fewest, where they may become more
+    max_replicas: int | None  # None: as many as replicas
+    gpus_per_replica: float | None  # None: 1 if the model is to run on CUDA, else 0
+    cpus_per_replica: float
+    target_streams: float  # requests in work at a replica that the autoscaler aims at
+    max_streams: int | None  # sent to one replica at once; None: as many as its engine takes
+    max_waiting: int  # at each proxy, when all replicas have max_streams
+    voice_slack: float  # times the mean load that a voice's own replica takes
+    upscale_delay_seconds: float
+    downscale_delay_seconds: float
+    drain_seconds: float
+    surge_percent: int
+
+    def __post_init__(self) -> None:
+        _range("cluster.replicas", self.replicas, 1, 10_000)
+        if self.max_replicas is not None:
+            _range("cluster.max_replicas", self.max_replicas, self.replicas, 10_000)
+        if self.gpus_per_replica is not None:
+            _range("cluster.gpus_per_replica", self.gpus_per_replica, 0.0, 64.0)
+        _range("cluster.cpus_per_replica", self.cpus_per_replica, 0.0, 1024.0, low_open=True)
+        _range("cluster.target_streams", self.target_streams, 0.0, 10_000.0, low_open=True)
+        if self.max_streams is not None:
+            _range("cluster.max_streams", self.max_streams, 1, 100_000)
+        _range("cluster.max_waiting", self.max_waiting, 1, 1_000_000)
+        _range("cluster.voice_slack", self.voice_slack, 1.0, 1000.0)
+        for name in ("upscale_delay_seconds", "downscale_delay_seconds", "drain_seconds"):
+            _range(f"cluster.{name}", getattr(self, name), 0.0, 86_400.0)
+        _range("cluster.surge_percent", self.surge_percent, 0, 100)
+
+
+@dataclass(frozen=True)
 class EchoConfig:
     """All of it. ``Engine.from_config`` takes this and nothing else."""
 
@@ -362,6 +404,7 @@ class EchoConfig:
     server: ServerConfig
     ui: UIConfig
     inworld: InworldConfig
+    cluster: ClusterConfig
 
     def __post_init__(self) -> None:
         sampler_of(self.sampler, self.preset)

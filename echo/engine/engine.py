@@ -25,7 +25,7 @@ from echo.engine.task import Limits
 from echo.engine.threads import usable_cores
 from echo.engine.voice_bank import VoiceBank
 from echo.engine.worker import Worker
-from echo.errors import InvalidRequestError
+from echo.errors import GenerationError, InvalidRequestError
 from echo.models.compile import (
     compile_components,
     save_artifacts,
@@ -36,6 +36,7 @@ from echo.models.devices import allow_tf32, memory_of
 from echo.spec import SAMPLE_RATE
 from echo.text import prepare
 from echo.voices.clones import CloneStore
+from echo.voices.mirror import mirrored
 from echo.voices.source import resolve
 from echo.voices.store import VoiceStore
 
@@ -68,12 +69,14 @@ class Engine:
         """
         self.config = config
         self.device = components.model.device  # of the DiT
-        self.voices = VoiceStore(config.voices)
         self.sample_rate = SAMPLE_RATE
-        self.clones = CloneStore(config.voices, forget=self.forget_voice)
         self._compiled = False
         self._watching: Callable[..., None] | None = None
         self._bank = VoiceBank(config.voices)
+        voices, self._mirror = mirrored(config.voices, self.forget_voice)
+        catch_up = self._mirror.catch_up if self._mirror is not None else None
+        self.voices = VoiceStore(voices, catch_up)
+        self.clones = CloneStore(voices, forget=self.forget_voice, shared=self._mirror)
         self._detector = detector
         self._detector_lock = threading.Lock()
         if config.vad.enabled:
@@ -220,6 +223,12 @@ class Engine:
             save_artifacts(self.config.compile)
             self._watching = watch_recompiles()
 
+    def check(self) -> None:
+        """Raise GenerationError where no request can be expected to succeed any more."""
+        fault = self._worker.fault
+        if fault is not None:
+            raise GenerationError(f"{fault}; start the engine again")
+
     def stats(self) -> dict[str, Any]:
         """Requests in work and waiting, what the worker did so far, the voice cache, whether the
         networks are loaded, and bytes on the GPU (none on the CPU).
@@ -238,6 +247,8 @@ class Engine:
         """Stop the worker; running requests fail with a clear error. Safe to repeat."""
         self._resident.close()
         self._worker.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
     def _speech_detector(self) -> SpeechDetector:
         with self._detector_lock:

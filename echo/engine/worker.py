@@ -30,6 +30,7 @@ from echo.sampling.packing import StepRequest, velocities
 log = logging.getLogger(__name__)
 
 STEPS_IN_FLIGHT = 2  # queued on a GPU: enough to keep it busy, few enough for a newcomer
+MAX_FAILED_IN_A_ROW = 5  # then it is not the requests'
 IDLE_LOOK_S = 1.0  # dropped streams cannot always wake us (the collector takes no locks)
 
 
@@ -44,6 +45,7 @@ class Worker:
         self._active: list[Task] = []
         self._saturated = False  # the next in the queue was found to be too much
         self._closing = False
+        self._failed_in_a_row = 0
         self._clock = DeviceClock(device, in_flight=STEPS_IN_FLIGHT)
         self._decoding = DeviceClock(lane.device, stream=lane.stream)
         self._cost = StepCost()
@@ -68,6 +70,15 @@ class Worker:
         """Whether any request is in work or waits."""
         with self._wake:
             return bool(self._active or self._queued)
+
+    @property
+    def fault(self) -> str | None:
+        """Why no request can be expected to succeed, or None."""
+        if not self._thread.is_alive():
+            return "the engine's thread has ended"
+        if self._failed_in_a_row >= MAX_FAILED_IN_A_ROW:  # such as a GPU lost to a driver's error
+            return f"the last {self._failed_in_a_row} generations failed"
+        return None
 
     def stats(self) -> dict[str, Any]:
         """Counts since the start, and what a step is expected to cost."""
@@ -287,6 +298,8 @@ class Worker:
                 self._finish(task, _as_echo_error(error))
 
     def _finish(self, task: Task, error: EchoError | None) -> None:
+        failed = isinstance(error, GenerationError)
+        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
         task.ops.close()
         with self._wake:
             self._active.remove(task)

@@ -7,19 +7,15 @@ files that :meth:`CloneStore.recover` removes. All writers of a folder take turn
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import stat
-import tempfile
-import threading
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from echo.audio.decode import Waveform, sniff_container
 from echo.audio.encode import encode_file
@@ -42,16 +38,13 @@ from echo.voices.clone_names import (
     details_from,
     split_id,
 )
+from echo.voices.files import NO_LINKS, PART, FolderTurns, hidden_part, sync_folder
 from echo.voices.source import MIN_SAMPLES
 from echo.voices.store import EXTENSIONS, VoiceInfo, sha256_of
 
 logger = logging.getLogger(__name__)
 
 DETAILS = ".clone.json"  # extension of the file beside the audio
-
-_PART = ".clone-part-"  # first letters of files not yet complete
-_LOCK = ".clones.lock"
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
@@ -73,10 +66,25 @@ class Decode(Protocol):
     ) -> Waveform: ...
 
 
+class Shared(Protocol):
+    """Where clones live for all machines, of which the folder here is then a copy."""
+
+    def add(self, voice_id: str, audio_name: str, audio: bytes, details: bytes) -> None:
+        """Raises VoiceExistsError."""
+
+    def change(self, voice_id: str, details: bytes) -> None: ...
+
+    def remove(self, voice_id: str, audio_name: str) -> None: ...
+
+    def catch_up(self) -> bool:
+        """Look for what others did; whether that was done just now."""
+
+
 class CloneStore:
     """The folder ``voices.clone_root``. Thread-safe, and safe against other processes' stores.
 
     ``forget``: called with the sha256 of a deleted voice's file, to free what is cached of it.
+    ``shared``: is told of every change before the folder has it.
     """
 
     def __init__(
@@ -85,22 +93,24 @@ class CloneStore:
         forget: Callable[[str], None],
         *,
         decode: Decode = decode_untrusted,
+        shared: Shared | None = None,
     ) -> None:
         self._cfg = cfg
         self._decode = decode
         self._folder = Path(cfg.clone_root)
         self._forget = forget
-        self._lock = threading.Lock()
+        self._shared = shared
+        self._turns = FolderTurns(self._folder)
 
     def recover(self) -> None:
         """Remove what interrupted writers left: for the start of a server."""
         if not self._folder.is_dir():
             return
         try:
-            with self._writing():
+            with self._turns.taken():
                 for path in self._folder.iterdir():
                     orphan = path.name.endswith(DETAILS) and self._audio_of(_stem(path)) is None
-                    if path.name.startswith(_PART) or orphan:
+                    if path.name.startswith(PART) or orphan:
                         path.unlink()
                         logger.info("removed %s, left by an interrupted upload", path)
         except StorageError as error:  # a read-only folder still serves its voices
@@ -118,8 +128,12 @@ class CloneStore:
         """The voice ``workspace__name``, or None; never one that is not in the folder."""
         voice_id = unicodedata.normalize("NFC", voice_id)
         parts = split_id(voice_id)
-        path = self._audio_of(voice_id) if parts else None
-        if parts is None or path is None:
+        if parts is None:
+            return None
+        path = self._audio_of(voice_id)
+        if path is None and self._shared is not None and self._shared.catch_up():
+            path = self._audio_of(voice_id)
+        if path is None:
             return None
         return ClonedVoice(voice_id, *parts, self._read_details(voice_id), path)
 
@@ -152,36 +166,44 @@ class CloneStore:
         check_details(details)
         self._refuse_existing(voice_id)
         audio, extension = self._checked_audio(samples, max_bytes, param)
-        with self._writing():
+        with self._turns.taken():
             self._refuse_existing(voice_id)
             path = self._folder / f"{voice_id}{extension}"
-            self._put_details(voice_id, details)
-            with self._part(audio) as part:
+            written = _written(details)
+            if self._shared is not None:
+                self._shared.add(voice_id, path.name, audio, written)
+            self._put_details(voice_id, written)
+            with hidden_part(self._folder, audio) as part:
                 _link(part, path)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         logger.info("voice %s was made", voice_id)
         return ClonedVoice(voice_id, workspace, name, details, path)
 
     def update(self, voice: ClonedVoice, details: VoiceDetails) -> ClonedVoice:
         """Replace the details of ``voice``. Raises VoiceNotFoundError if it is gone."""
         check_details(details)
-        with self._writing():
+        with self._turns.taken():
             if self._audio_of(voice.id) is None:
                 raise _not_found(voice.id)
-            self._put_details(voice.id, details)
-            _sync_folder(self._folder)
+            written = _written(details)
+            if self._shared is not None:
+                self._shared.change(voice.id, written)
+            self._put_details(voice.id, written)
+            sync_folder(self._folder)
         return replace(voice, details=details)
 
     def delete(self, voice: ClonedVoice) -> None:
         """Remove ``voice`` and what is cached of it. Raises VoiceNotFoundError if it is gone."""
-        with self._writing():
+        with self._turns.taken():
             path = self._audio_of(voice.id)
             if path is None:
                 raise _not_found(voice.id)
             digest = sha256_of(path)
+            if self._shared is not None:
+                self._shared.remove(voice.id, path.name)
             path.unlink()
             self._details_path(voice.id).unlink(missing_ok=True)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         self._forget(digest)
         logger.info("voice %s was deleted", voice.id)
 
@@ -246,40 +268,17 @@ class CloneStore:
             return VoiceDetails()
         return details_from(raw if isinstance(raw, dict) else {})
 
-    def _put_details(self, voice_id: str, details: VoiceDetails) -> None:
-        with self._part(json.dumps(as_json(details), indent=2).encode()) as part:
+    def _put_details(self, voice_id: str, written: bytes) -> None:
+        with hidden_part(self._folder, written) as part:
             part.replace(self._details_path(voice_id))
-
-    @contextmanager
-    def _part(self, data: bytes) -> Iterator[Path]:
-        """A hidden file with ``data``, safely on the disk, gone afterwards."""
-        handle, name = tempfile.mkstemp(prefix=_PART, dir=self._folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644) if hasattr(os, "fchmod") else None
-                os.fsync(file.fileno())
-            yield Path(name)
-        finally:
-            Path(name).unlink(missing_ok=True)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """The turn of this thread among all writers; OSErrors of the body become StorageErrors."""
-        try:
-            with self._lock:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                with (self._folder / _LOCK).open("ab") as file:
-                    _wait_for_lock(file)
-                    yield
-        except OSError as error:
-            message = f"the voices folder {self._folder.name} can't be written: {error.strerror}"
-            raise StorageError(message) from error
 
 
 def _stem(path: Path) -> str:
     return path.name.removesuffix(DETAILS)
+
+
+def _written(details: VoiceDetails) -> bytes:
+    return json.dumps(as_json(details), indent=2).encode()
 
 
 def _not_found(voice_id: str) -> VoiceNotFoundError:
@@ -293,26 +292,6 @@ def _link(part: Path, path: Path) -> None:
         message = f"there is a voice {path.stem!r} already; choose another name"
         raise VoiceExistsError(message, param="displayName") from None
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         part.rename(path)  # looked up under the lock: there was none
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make names as durable as contents, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _wait_for_lock(file: IO[bytes]) -> None:
-    """Held until ``file`` is closed, also by the death of the process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: links alone then keep two processes apart
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)

@@ -57,10 +57,13 @@ class VoiceStore:
 
     Scans at each call, so changes are seen at once; 1,000 voices take a few milliseconds.
     Earlier roots win over later ones; the clone root is the last.
+
+    ``catch_up``: called for a name that is not there; says whether it brought voices up to date.
     """
 
-    def __init__(self, cfg: VoicesConfig) -> None:
+    def __init__(self, cfg: VoicesConfig, catch_up: Callable[[], bool] | None = None) -> None:
         self._cfg = cfg
+        self._catch_up = catch_up
         self._roots = tuple(dict.fromkeys((*cfg.roots, cfg.clone_root)))
         self._digests = FileDigests(cfg.max_file_bytes)
 
@@ -78,8 +81,10 @@ class VoiceStore:
         """
         if not name or len(name) > MAX_NAME_CHARS:
             return None
-        voices = tuple(self._scan())
-        return _named(name, voices) or self._aliased(name, voices)
+        found = self._look_up(name)
+        if found is None and self._catch_up is not None and self._catch_up():
+            found = self._look_up(name)
+        return found
 
     def find(self, name: str) -> VoiceInfo:
         """Like :meth:`get`, but raises VoiceNotFoundError, which lists some voices that exist."""
@@ -121,6 +126,10 @@ class VoiceStore:
         if not real or not all(_inside(path, roots) for path in real):
             raise self.not_found(voice.id)
         return tuple(Clip(path, self._digests.of(path)) for path in real)
+
+    def _look_up(self, name: str) -> VoiceInfo | None:
+        voices = tuple(self._scan())
+        return _named(name, voices) or self._aliased(name, voices)
 
     def _aliased(self, name: str, voices: Sequence[VoiceInfo]) -> VoiceInfo | None:
         """The voice that ``cfg.aliases`` maps ``name`` to; without a target, its turn among all."""

@@ -42,6 +42,8 @@ FLAGS = {
     "ECHO_CACHE_VERSION": ("v2_0", {"compile.cache_version": "v2_0"}),
     "ECHO_VOICE_DEVICE": ("cpu", {"voices.encode_device": "cpu"}),
     "ECHO_CACHE_SPEAKER_ON_GPU": ("1", {"voices.cache_on_device": True}),
+    "ECHO_SHARED_VOICES": ("s3://us/voices", {"voices.shared": "s3://us/voices"}),
+    "RAY_ADDRESS": ("ray-head:6379", {"cluster.address": "ray-head:6379"}),
     "ECHO_DEBUG_LOGS": ("1", {"engine.debug": True}),
     "ECHO_CHUNKING": ("0", {"chunking.enabled": False}),
     "ECHO_CHUNK_CHARS_PER_SECOND": ("12.5", {"chunking.chars_per_second": 12.5}),

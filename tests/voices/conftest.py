@@ -24,6 +24,9 @@ def make_cfg(roots: tuple[Path, Path]) -> Callable[..., VoicesConfig]:
         settings: dict[str, object] = {
             "roots": tuple(str(root) for root in roots),
             "clone_root": str(roots[0]),
+            "shared": None,
+            "shared_cache": None,
+            "shared_poll_seconds": 2.0,
             "default": None,
             "aliases": {},
             "folder_support": True,

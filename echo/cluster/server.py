@@ -1,0 +1,127 @@
+"""Running Echo from a shell: one server, or replicas on Ray with ``cluster=ray``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from echo.api.logs import configure_logging
+from echo.api.server import DESCRIPTION, KEEP_ALIVE_S, PageOf, bind, log_settings
+from echo.api.server import serve as serve_alone
+from echo.cluster.edge import IMPORT_PATH
+from echo.config import EchoConfig, parse_program_args, run_program
+from echo.errors import ConfigError, EchoError
+
+log = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 256 << 20  # sound passes through it, in small pieces
+# Ray's word for binding to loopback, which it does by itself on Windows and macOS.
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+PROXY_HOOK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": IMPORT_PATH}
+
+
+def main(argv: Sequence[str], page_of: PageOf | None = None) -> int:
+    """The program: serve as ``argv`` says until interrupted; returns the exit status.
+
+    ``page_of``: makes the page of a single server; replicas have none.
+    """
+
+    def run(config: EchoConfig) -> int:
+        overrides = parse_program_args(argv, DESCRIPTION).overrides
+        if config.cluster.enabled:
+            return serve_cluster(config, overrides)
+        return serve_alone(config, overrides, page_of)
+
+    return run_program(argv, run, DESCRIPTION)
+
+
+def serve_cluster(config: EchoConfig, overrides: Sequence[str] = ()) -> int:
+    """Deploy to Ray, serve until interrupted, and take it down; returns the exit status.
+
+    Raises EchoError: Ray is not there, the port is taken, or the replicas can't be started.
+    """
+    if config.ui.on_server:  # its visits are kept in one process
+        message = "replicas have no page; start it apart: echo-tts ui"
+        raise ConfigError(message, param="ui.on_server")
+    configure_logging(debug=config.engine.debug, format=config.server.log_format)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    log_settings(overrides, os.environ)
+    with deployed(config) as url:
+        log.info("listening on %s (documentation at /docs; Ctrl-C stops)", url)
+        while not stop.wait(1.0):  # a wait without end could not be interrupted
+            pass
+        log.info("stopping; streams that run have a while to end")
+    log.info("stopped")
+    return 0
+
+
+@contextmanager
+def deployed(config: EchoConfig) -> Iterator[str]:
+    """The address of replicas that are ready; afterwards they, and a Ray of ours, are gone."""
+    ours = config.cluster.address is None
+    if ours:  # read by Ray when it is imported
+        os.environ.setdefault(LOOPBACK_ONLY, "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        from ray import serve
+
+        from echo.cluster.app import APPLICATION, application, gpus
+    except ImportError as error:
+        message = f"cluster=ray wants Ray Serve ({error}): pip install 'echo-tts[cluster]'"
+        raise ConfigError(message, param="cluster") from error
+    with bind(config.server) as listener:  # found free, and given up again for the proxies
+        port = listener.getsockname()[1]
+    try:
+        _connect(config)
+        if ours:
+            check_room(config, gpus(config), ray.cluster_resources())
+        serve.start(
+            http_options={
+                "host": config.server.host,
+                "port": port,
+                "keep_alive_timeout_s": KEEP_ALIVE_S,
+            },
+            controller_options={"runtime_env": {"env_vars": PROXY_HOOK}},
+        )
+        try:
+            serve.run(application(config), name=APPLICATION)
+        except RuntimeError as error:
+            raise EchoError(f"the replicas did not start: {error}") from error
+        host = config.server.host
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    finally:
+        if ray.is_initialized():
+            # Other applications on a cluster of others are not ours to end.
+            serve.shutdown() if ours else serve.delete(APPLICATION)
+            ray.shutdown()
+
+
+def check_room(config: EchoConfig, gpus: float, there: Mapping[str, float]) -> None:
+    """Raise ConfigError where the replicas will never fit: no node comes to a machine of ours.
+
+    ``gpus``: of a replica. ``there``: what Ray found.
+    """
+    count = config.cluster.replicas
+    for kind, each in (("GPU", gpus), ("CPU", config.cluster.cpus_per_replica)):
+        here, key = there.get(kind, 0.0), f"cluster.{kind.lower()}s_per_replica"
+        if here < each * count:
+            advice = f"set cluster.replicas, {key}" + (" or model.device=cpu" * (kind == "GPU"))
+            message = f"{count} replicas want {each * count:g} {kind}s and there are {here:g}"
+            raise ConfigError(f"{message}; {advice}", param=key)
+
+
+def _connect(config: EchoConfig) -> None:
+    """To the cluster that is named, or to one of this machine that nobody else reaches."""
+    import ray
+
+    if config.cluster.address is not None:
+        ray.init(address=config.cluster.address)
+        return
+    ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from echo.api.metrics import Metrics
+from echo.cluster.metrics import Exporter
+
+
+class Gauges:
+    """As Ray's: a gauge has the labels it was made with, and no others."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+
+    def make(self, name: str, help: str, labels: tuple[str, ...]):
+        values = self.values
+
+        class Gauge:
+            def set(self, value: float, tags: dict[str, str]) -> None:
+                assert set(tags) == set(labels), name
+                values[name, frozenset(tags.items())] = value
+
+        return Gauge()
+
+
+def test_every_sample_is_exported_with_the_replica_it_is_of(make_engine):
+    metrics, gauges = Metrics(make_engine()), Gauges()
+    metrics.http_ended("GET", "/health", "2xx")
+    exporter = Exporter(metrics.collect, {"replica": "r1"}, gauges.make)
+    exporter.export()
+    labels = {"method": "GET", "route": "/health", "status": "2xx", "replica": "r1"}
+    assert gauges.values["echo_http_requests_total", frozenset(labels.items())] == 1
+    names = {name for name, _ in gauges.values}
+    assert {"echo_ttfb_seconds_bucket", "echo_requests_active", "echo_batch_size_sum"} <= names
+    assert all(("replica", "r1") in tags for _, tags in gauges.values)
+
+
+def test_what_is_counted_later_is_exported_at_the_latest_when_it_closes(make_engine):
+    metrics, gauges = Metrics(make_engine()), Gauges()
+    exporter = Exporter(metrics.collect, {"replica": "r1"}, gauges.make)
+    exporter.start()
+    metrics.http_ended("GET", "/ready", "2xx")
+    exporter.close()
+    assert any(dict(tags).get("route") == "/ready" for _, tags in gauges.values)
