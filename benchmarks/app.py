@@ -35,7 +35,8 @@ Measure = Callable[[EchoConfig, T], Sequence[Row]]
 
 POINTER = "record.txt"  # in a job's own folder: where its record lies
 COMMON = ("name", "out", "resume")
-SAME_MACHINE = ("cpu", "cores", "threads", "gpu", "gpus", "driver", "torch", "commit", "changes")
+# Not the threads: an engine sets them by its settings, and the jobs of a sweep share a process.
+SAME_MACHINE = ("cpu", "cores", "gpu", "gpus", "driver", "torch", "commit", "changes")
 
 
 def launch(name: str, settings: type[T], measure: Measure[T]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.app import launch
+from benchmarks.app import fingerprint, launch
 from benchmarks.compare import compare
 from benchmarks.compare import main as compare_program
 from benchmarks.latency import (
@@ -139,6 +139,15 @@ def test_a_sweep_ends_with_a_table_and_is_not_measured_again(
     assert second.err.count("measured already") == 2
     assert second.out.partition("record:")[0] == first.out.partition("record:")[0]
     assert read_records(tmp_path / "outputs" / "benchmarks") == records
+
+
+def test_what_was_measured_is_known_again_whatever_threads_the_last_job_left() -> None:
+    config = {"engine": {"cpu_threads": 2}, "benchmark": {"name": NAME}}
+    before, after = ({"cpu": "toy", "cores": 2, "threads": n} for n in (1, 2))
+    assert fingerprint(config, before) == fingerprint(config, after)
+    assert fingerprint(config, before) != fingerprint(config, {**before, "cores": 4})
+    one = {**config, "engine": {"cpu_threads": 1}}
+    assert fingerprint(one, before) != fingerprint(config, before)
 
 
 def test_a_wrong_setting_is_one_clear_line(tmp_path, toy_settings, monkeypatch, capsys) -> None:
