@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
+
+INK, GREY = "#22303c", "#8a94a3"
+BLUE, ORANGE, GREEN = "#2a6f97", "#e07a2f", "#4f9d69"  # told apart by light as well as by hue
 
 
 def say(text: str, to: TextIO | None = None) -> None:
@@ -55,6 +59,17 @@ def figure(
         each.grid(axis="y", alpha=0.3)
         each.set_axisbelow(True)
     return fig, axes
+
+
+def small_png(fig: Any, dots_per_inch: int) -> bytes:
+    """``fig`` as a PNG of 64 colours, without the version of what drew it: a third of the size."""
+    from PIL import Image  # matplotlib needs it, too
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(drawn, dpi=dots_per_inch)
+    image = Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    image.save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def save_figure(fig: Any, path: Path) -> Path:

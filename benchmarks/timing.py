@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,9 +77,22 @@ def mean_interval(
     values: Sequence[float], confidence: float, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean with its bootstrap interval: (mean, low, high), all the same for a single value."""
+    return _bootstrap(np.mean, values, confidence, seed)
+
+
+def median_interval(
+    values: Sequence[float], confidence: float, seed: int = 0
+) -> tuple[float, float, float]:
+    """Median with its bootstrap interval, likewise."""
+    return _bootstrap(np.median, values, confidence, seed)
+
+
+def _bootstrap(
+    of: Callable[..., Any], values: Sequence[float], confidence: float, seed: int
+) -> tuple[float, float, float]:
     samples = np.asarray(values, dtype=np.float64)
     rng = np.random.default_rng(seed)
-    drawn = samples[rng.integers(0, len(samples), (RESAMPLES, len(samples)))].mean(axis=1)
+    drawn = of(samples[rng.integers(0, len(samples), (RESAMPLES, len(samples)))], axis=1)
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(drawn, (tail, 1.0 - tail))
-    return float(samples.mean()), float(low), float(high)
+    return float(of(samples)), float(low), float(high)
