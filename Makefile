@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := echo tests benchmarks serve.py gradio_app.py
+SOURCES := echo tests benchmarks notebooks serve.py gradio_app.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster check serve ui parity wheel format clean
+.PHONY: help demo test test-cluster check serve ui lab notebooks parity wheel format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +32,12 @@ serve: $(VENV)/.base ## Start the HTTP server; settings: make serve ARGS="preset
 ui: $(VENV)/.ui ## Start the Gradio UI; settings as for serve
 	$(BIN)/python gradio_app.py $(ARGS)
 
+lab: $(VENV)/.notebooks ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(VENV)/.dev ## Run the notebooks as they are; make test runs some, shortened
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env notebooks
+
 parity: $(VENV)/.dev ## Check every golden value; another folder: make parity FOLDER=...
 	$(BIN)/python tests/parity.py $(or $(FOLDER),tests/data/parity)
 
@@ -55,6 +61,10 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.ui: $(VENV)/.base
 	$(PIP) install -q -c constraints.txt -e ".[ui]"
+	@touch $@
+
+$(VENV)/.notebooks: $(VENV)/.base
+	$(PIP) install -q -c constraints.txt -e ".[notebooks]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
