@@ -39,7 +39,10 @@ Panel = Callable[[Any, Sequence[Kept]], None]
 
 
 def draw(kept: Sequence[Kept], path: Path) -> None:
-    """Write the picture; what there are no records of is left out."""
+    """Write the picture; what there are no records of is left out.
+
+    Raises :class:`RecordError` where nothing is left.
+    """
     latency = [each for each in kept if each.name == "latency"]
     first = [each for each in kept if each.name == "first_sound"]
     crowd = [each for each in kept if each.name in ("throughput", "gpu") and crowds(each)]
@@ -50,6 +53,8 @@ def draw(kept: Sequence[Kept], path: Path) -> None:
         (_crowds, crowd),
     ]
     panels = [(panel, records) for panel, records in wanted if records]
+    if not panels:
+        raise RecordError("there is no record of latency, first_sound, throughput or gpu to draw")
     fig, places = figure(
         10.0, 3.3 * -(-len(panels) // 2), min(2, len(panels)), -(-len(panels) // 2)
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +83,12 @@ class Kept:
 def load(folder: Path = RESULTS) -> list[Kept]:
     """All records of ``folder``, oldest first; of several alike only the newest.
 
-    Alike: the same program, machine, model and preset. Raises :class:`RecordError` for a file that
-    is no record.
+    Alike: the same program, machine, model and preset. Records of programs that have no figures
+    here are left out. Raises :class:`RecordError` for a file that is no record.
     """
+    every = (Kept(path, read_record(path)) for path in sorted(folder.glob("*.json")))
     kept = sorted(
-        (Kept(path, read_record(path)) for path in sorted(folder.glob("*.json"))),
-        key=lambda each: each.record.created,
+        (each for each in every if each.name in _ways()), key=lambda each: each.record.created
     )
     newest = {
         (each.name, each.hardware, each.model, each.preset, _kind(each)): each for each in kept
@@ -127,7 +127,11 @@ def _place(kept: Kept) -> str:
 
 def figures(kept: Kept) -> Iterator[tuple[str, str]]:
     """(what, value with unit) of a record."""
-    ways = {
+    yield from _ways()[kept.name](kept)
+
+
+def _ways() -> dict[str, Callable[[Kept], Iterator[tuple[str, str]]]]:
+    return {
         "latency": _latency,
         "first_sound": _first_sound,
         "throughput": _throughput,
@@ -137,8 +141,6 @@ def figures(kept: Kept) -> Iterator[tuple[str, str]]:
         "tune": _tune,
         "gpu": _gpu,
     }
-    if kept.name in ways:
-        yield from ways[kept.name](kept)
 
 
 def first_sounds(kept: Kept) -> list[float]:

@@ -117,6 +117,12 @@ def test_of_records_alike_only_the_newest_counts(make: Make, tmp_path) -> None:
     assert load(tmp_path) == [other, newest]
 
 
+def test_records_of_other_programs_are_left_out(make: Make, tmp_path) -> None:
+    make("forecast", ("ttfb_s", [1.0], {}))
+    low = latency(make, "low", [0.2])
+    assert load(tmp_path) == [low]
+
+
 def test_sources_with_changes_of_their_own_are_told(make: Make, tmp_path) -> None:
     latency(make, "low", [0.2], machine={**CPU, "changes": "ab12"})
     assert "commit 0123456+." in table(load(tmp_path))
@@ -154,6 +160,12 @@ def test_one_record_alone_makes_a_picture_too(make: Make, tmp_path) -> None:
 def test_a_readme_without_its_markers_is_an_error(text: str) -> None:
     with pytest.raises(RecordError, match="once each"):
         insert(text, "new")
+
+
+def test_records_that_have_nothing_to_draw_are_an_error(make: Make, tmp_path, capsys) -> None:
+    make("memory", ("peak_resident", [2.0**30], {}))
+    assert main([f"--results={tmp_path}", f"--picture={tmp_path / 'a.png'}", "--readme="]) == 2
+    assert "no record of latency" in capsys.readouterr().err
 
 
 def test_a_folder_without_records_is_an_error(tmp_path, capsys) -> None:
