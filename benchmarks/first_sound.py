@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,9 +25,10 @@ from benchmarks.report import decimals, say, table
 from benchmarks.speaking import Spoken, first_sound, speak
 from benchmarks.speech import inline_voice, reference, text_of_chars
 from benchmarks.timing import Stopwatch, median
-from benchmarks.usual import UsualRequest, speak_usual
+from benchmarks.usual import UsualRequest, separate_projections, speak_usual
 from echo.config import EchoConfig, compose
 from echo.engine import Engine, SpeechRequest
+from echo.engine.threads import in_passing_thread
 from echo.errors import EchoError
 from echo.inference import get_speaker_latent_and_mask
 
@@ -77,7 +79,7 @@ def _side_by_side(
     engine: Engine, plan: Plan, length: float, voice: torch.Tensor, bar: tqdm
 ) -> Iterator[Row]:
     c = engine.components
-    latent, mask = get_speaker_latent_and_mask(c.codec, c.pca, voice)
+    latent, mask = in_passing_thread(partial(get_speaker_latent_and_mask, c.codec, c.pca, voice))
     inline = inline_voice(voice[0].numpy())
     factors: dict[str, Factor] = {"voice_seconds": length}
 
@@ -89,7 +91,8 @@ def _side_by_side(
 
     def usual(seed: int, *, whole: bool) -> tuple[float, Mapping[str, float]]:
         text = text_of_chars(plan.text_chars, seed)
-        return _usual(engine, UsualRequest(text, latent, mask, seed, *_shape(engine)), whole=whole)
+        request = UsualRequest(text, latent, mask, seed, *_shape(engine))
+        return in_passing_thread(partial(_usual, engine, request, whole=whole))
 
     ways = {"ours": ours, "usual": usual}
     for way in ways.values():  # warm-up; the engine encodes the voice here
@@ -115,11 +118,12 @@ def _shape(engine: Engine) -> tuple[Sequence[int], Sequence[int]]:
 def _usual(engine: Engine, request: UsualRequest, *, whole: bool) -> tuple[float, dict[str, float]]:
     c = engine.components
     watch = Stopwatch(c.model.device, c.codec.device)
-    begun = watch.now()
-    for _ in speak_usual(c.model, c.codec, c.pca, request, watch):
-        if not whole:
-            break
-    return watch.now() - begun, watch.seconds
+    with separate_projections(c.model):
+        begun = watch.now()
+        for _ in speak_usual(c.model, c.codec, c.pca, request, watch):
+            if not whole:
+                break
+        return watch.now() - begun, watch.seconds
 
 
 def _stages(spoken: Spoken, plan: Plan) -> dict[str, float]:

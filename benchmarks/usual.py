@@ -3,13 +3,15 @@
 It says what ``echo.inference`` says, with all the work that a straightforward implementation
 spends on it: the text padded to its limit, text, voice and prefix encoded for three copies of the
 sample, the whole zero-padded prefix encoded for every block (even before the first one), attention
-over keys that a mask then hides, the modulations of every layer computed in every step, and each
-block decoded again together with what came before it. Mathematics: model.md §5.
+over keys that a mask then hides, a matrix product for each projection, the modulations of every
+layer computed in every step, and each block decoded again together with what came before it.
+Mathematics: model.md §5.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,6 +24,7 @@ from echo.inference import get_text_input_ids_and_mask
 from echo.models.codec import S1DAC
 from echo.models.dit import EchoDiT, LayerKV
 from echo.models.pca import PCAState
+from echo.modules.fusing import FusedProjections
 from echo.sampling.schedule import is_guided, times
 
 CONTEXT_LATENTS = 160  # decoded again before each block
@@ -48,6 +51,20 @@ class UsualRequest:
     cfg_max_t: float = 1.0
     init_scale: float = spec.INIT_SCALE
     max_text_length: int = spec.MAX_TEXT_TOKENS
+
+
+@contextmanager
+def separate_projections(model: EchoDiT) -> Iterator[None]:
+    """A matrix product for each projection, on the same weights; afterwards as it was."""
+    modules = [each for each in model.modules() if isinstance(each, FusedProjections)]
+    packed = [each.fused for each in modules]
+    for each in modules:
+        each.fused = None
+    try:
+        yield
+    finally:
+        for each, fused in zip(modules, packed, strict=True):
+            each.fused = fused
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +23,7 @@ from echo.engine.request import SpeechRequest, resolve_seed, resolve_settings
 from echo.engine.resident import Resident
 from echo.engine.stream import Audio, Feed, SpeechStream, StreamInfo
 from echo.engine.task import Limits
-from echo.engine.threads import usable_cores
+from echo.engine.threads import in_passing_thread, usable_cores
 from echo.engine.voice_bank import VoiceBank
 from echo.engine.worker import Worker
 from echo.errors import GenerationError, InvalidRequestError
@@ -120,7 +121,7 @@ class Engine:
             compiled = compile_components(components.models, components.codec, config.compile)
             return components
 
-        engine = cls(config, load(), load=load)
+        engine = cls(config, in_passing_thread(load), load=load)
         engine._compiled = compiled
         log.info("%s, ready in %.1f s", engine.describe(), time.monotonic() - begun)
         return engine
@@ -210,7 +211,7 @@ class Engine:
         if text is None:
             return
         begun = time.monotonic()
-        warm_up_passes(self.components.models)
+        in_passing_thread(partial(warm_up_passes, self.components.models))
         audio = self.synthesize(SpeechRequest(text, voice=self.config.engine.warmup_voice, seed=0))
         peak = float(np.abs(audio).max()) if len(audio) else 0.0
         log.info(
@@ -259,9 +260,9 @@ class Engine:
     def _load_again(self) -> Components:
         """As at the start; in the lane that there is, as the worker times what happens in it."""
         assert self._load is not None
-        components = replace(self._load(), lane=self._lane)
+        components = replace(in_passing_thread(self._load), lane=self._lane)
         if self._compiled:
-            warm_up_passes(components.models)
+            in_passing_thread(partial(warm_up_passes, components.models))
         return components
 
     def _forget_networks(self) -> None:

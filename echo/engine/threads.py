@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 CPUS = Path("/sys/devices/system/cpu")
 GROUPS = Path("/sys/fs/cgroup")
@@ -24,6 +28,17 @@ def usable_cores(cpus: Path = CPUS, groups: Path = GROUPS, own: Path = OWN_GROUP
         allowed = set(range(os.cpu_count() or 1))
     cores = {_core(cpus, cpu) for cpu in allowed}
     return max(1, min(len(cores), *_quotas(groups, own)))
+
+
+def in_passing_thread(work: Callable[[], T]) -> T:
+    """The result of ``work``, done in a thread that ends with it.
+
+    Every thread that runs parallel parts of PyTorch on a CPU keeps helpers as long as it lives.
+    With more helpers than cores libgomp lets none of them wait actively, and each parallel part of
+    the worker begins by waking one: measured 1.3 to 1.4 times the time of a pass.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="echo-passing") as thread:
+        return thread.submit(work).result()
 
 
 def _core(cpus: Path, cpu: int) -> str:

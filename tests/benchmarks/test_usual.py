@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.timing import Stopwatch
-from benchmarks.usual import UsualRequest, sample_usual, speak_usual
+from benchmarks.usual import UsualRequest, sample_usual, separate_projections, speak_usual
 from echo.engine.components import Components
 from echo.inference import (
     ae_decode,
@@ -52,3 +52,13 @@ def test_decoding_again_with_all_that_came_before_gives_the_same_audio(
     torch.testing.assert_close(audio, ae_decode(c.codec, c.pca, latents)[0, 0])
     assert set(watch.seconds) == {"text", "speaker", "prefix", "sampling", "codec"}
     assert min(watch.seconds.values()) > 0
+
+
+def test_projections_are_parted_for_a_while_and_packed_again(toy_components: Components) -> None:
+    model = toy_components.model
+    attention = model.blocks[0].attention
+    packed = attention.fused
+    assert packed is not None
+    with separate_projections(model):
+        assert attention.fused is None
+    assert attention.fused is packed

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from echo.engine.threads import usable_cores
+from echo.engine.threads import in_passing_thread, usable_cores
 
 
 @pytest.fixture
@@ -58,3 +59,11 @@ def test_where_the_system_tells_nothing_every_cpu_counts(eight_cpus: None, tmp_p
 
 def test_on_this_machine_there_is_at_least_one() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+def test_work_of_a_passing_thread_is_done_elsewhere_and_its_errors_come_back() -> None:
+    assert in_passing_thread(threading.current_thread) is not threading.current_thread()
+    assert in_passing_thread(lambda: 3) == 3
+    with pytest.raises(KeyError):
+        in_passing_thread(lambda: {}["nothing"])
+    assert not [t for t in threading.enumerate() if t.name.startswith("echo-passing")]
