@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from echo.config.schema import SamplerConfig
-from echo.engine.policy import Outlook
+from echo.engine.policy import Outlook, Work
 from echo.sampling.block import BlockShape
 from echo.sampling.schedule import is_guided, times
 
@@ -17,6 +17,10 @@ class _BlockWork:
 
     size: int
     step_tokens: tuple[int, ...]
+
+    @property
+    def work(self) -> Work:
+        return Work(len(self.step_tokens), sum(self.step_tokens), self.size)
 
 
 class Plan:
@@ -87,6 +91,8 @@ class Plan:
             block_steps=len(ahead),
             next_tokens=upcoming[0],
             group=group,
+            block=Work(len(ahead), sum(ahead), now.size - self._decoded),
+            following=rest[0].work if rest else None,
         )
 
 

@@ -7,6 +7,7 @@ not cost the leader much, by what steps were seen to cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -23,6 +24,15 @@ SLOW_ACTIVE = 4  # at once, of requests that this device cannot do in real time 
 
 
 @dataclass(frozen=True)
+class Work:
+    """Some work: Euler steps, latents of all guidance passes in them, latents to be decoded."""
+
+    steps: int = 0
+    tokens: int = 0
+    latents: int = 0
+
+
+@dataclass(frozen=True)
 class Outlook:
     """What is still to be done for a request, as far as it is planned."""
 
@@ -32,6 +42,16 @@ class Outlook:
     block_steps: int  # of ``steps``, those of the block in work
     next_tokens: int  # of the next step
     group: Hashable  # of the next step: those of one group can share a pass
+    block: Work = Work()  # left of the block in work
+    following: Work | None = None  # the block after it, if there is one in this text
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Seconds of work that must be done ``due_s`` seconds from now, lest a listener runs dry."""
+
+    work_s: float
+    due_s: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,44 @@ def real_time_load(
     work += outlook.latents * decode_s
     until = max(0.0, in_hand_s) + outlook.latents * HOP / SAMPLE_RATE
     return work / until if until > 0 else 0.0
+
+
+def demand_of(
+    outlook: Outlook, cost: StepCost, *, decode_s: float, company: float, in_hand_s: float | None
+) -> Demand:
+    """The nearest demand of a request; the arguments as of :func:`real_time_load`.
+
+    ``in_hand_s`` None: its listener has heard nothing yet. Its first block comes as soon as it
+    can, and what must then be in time is the second.
+    """
+
+    def seconds(work: Work) -> float:
+        steps = work.steps * cost.overhead / max(1.0, company)
+        return steps + work.tokens * cost.per_token + work.latents * decode_s
+
+    block = seconds(outlook.block)
+    if in_hand_s is not None:
+        return Demand(block, in_hand_s)
+    if outlook.following is None:
+        return Demand(block, math.inf)
+    due = block + outlook.block.latents * HOP / SAMPLE_RATE
+    return Demand(block + seconds(outlook.following), due)
+
+
+def in_time(demands: Sequence[Demand], newcomer: Demand, max_load: float | None) -> bool:
+    """Whether a newcomer leaves all demands feasible that are due no earlier than its own.
+
+    Requests that came at the same moment would otherwise all be heard at once and then all run dry
+    while their second blocks are made. One that would be late even alone is not held back.
+    """
+    if max_load is None or newcomer.work_s > max_load * newcomer.due_s:
+        return True
+    done = 0.0
+    for demand in sorted((*demands, newcomer), key=lambda demand: demand.due_s):
+        done += demand.work_s
+        if demand.due_s >= newcomer.due_s and done > max_load * demand.due_s:
+            return False
+    return True
 
 
 def admits(loads: Sequence[float], load: float, max_load: float | None) -> bool:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from echo.engine.cost import Rate, StepCost
-from echo.engine.policy import SLOW_ACTIVE, Candidate, Outlook, admits, choose, real_time_load
+from echo.engine.policy import (
+    SLOW_ACTIVE,
+    Candidate,
+    Demand,
+    Outlook,
+    Work,
+    admits,
+    choose,
+    demand_of,
+    in_time,
+    real_time_load,
+)
 from echo.spec import HOP, SAMPLE_RATE
 
 NOW = 1000.0
@@ -215,3 +228,47 @@ def test_under_full_load_the_first_sound_takes_at_most_twice_as_long_and_one_pas
     alone, _ = ttfb(0, learned)
     loaded, longest = ttfb(listeners, learned)
     assert loaded <= 2 * alone + longest
+
+
+def blocks(first: Work, second: Work | None) -> Outlook:
+    return Outlook(
+        first.steps, first.tokens, first.latents, first.steps, 96, "model", first, second
+    )
+
+
+def test_who_came_first_gets_the_second_block_before_another_one_is_let_in() -> None:
+    learned = StepCost()
+    learned.overhead, learned.per_token = 0.0, 0.001
+    small, large = Work(8, 150, 32), Work(15, 700, 128)  # 0.15 s for 1.49 s of sound, then 0.7 s
+    new = demand_of(blocks(small, large), learned, decode_s=0, company=1, in_hand_s=None)
+    assert new.work_s == pytest.approx(0.85)
+    assert new.due_s == pytest.approx(0.15 + 32 * 2048 / 44_100)
+    assert in_time([], new, 1.0)
+    assert not in_time([new], new, 1.0)
+    assert in_time([new], new, None)
+    heard = demand_of(blocks(large, None), learned, decode_s=0, company=1, in_hand_s=1.4)
+    assert (heard.work_s, heard.due_s) == pytest.approx((0.7, 1.4))
+    assert in_time([heard], new, 1.0)  # 0.7 + 0.85 s of work in 1.64 s
+    assert not in_time([heard, heard], new, 1.0)
+    rich = replace(heard, due_s=7.0)
+    assert in_time([rich] * 7, new, 1.0)
+    assert not in_time([rich] * 9, new, 1.0)
+
+
+def test_what_is_due_before_a_newcomers_second_block_is_not_its_concern_alone() -> None:
+    late, new = Demand(3.0, -1.0), Demand(0.5, 1.6)
+    assert not in_time([late], new, 1.0)
+    assert in_time([Demand(0.1, -1.0)], new, 1.0)
+
+
+def test_what_would_be_late_even_alone_is_not_held_back() -> None:
+    assert in_time([Demand(5.0, 1.0)], Demand(9.0, 1.6), 1.0)
+
+
+def test_a_text_of_one_block_has_no_later_deadline() -> None:
+    learned = StepCost()
+    learned.per_token = 0.001
+    single = demand_of(
+        blocks(Work(8, 150, 32), None), learned, decode_s=0, company=1, in_hand_s=None
+    )
+    assert in_time([Demand(1.0, 1.1)] * 1, single, 1.0)
