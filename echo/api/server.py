@@ -168,7 +168,8 @@ class EchoServer(uvicorn.Server):
     def __init__(self, app: ASGIApp, listener: socket.socket, page: Page | None = None) -> None:
         config = uvicorn.Config(
             app,
-            http="h11",  # whatever else is installed: parsers differ in what they refuse
+            http="h11",  # whatever else is installed: parsers differ in what they refuse,
+            loop="asyncio",  # and loops in how much they read ahead
             log_config=None,
             access_log=False,  # Watch has it, without paths
             lifespan="on" if page is not None else "off",

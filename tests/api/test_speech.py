@@ -5,6 +5,7 @@ import io
 import struct
 import wave
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -34,18 +35,20 @@ def test_pcm_parts_joined_are_the_engines_audio(running):
 def test_two_clients_at_once_get_what_each_gets_alone(running):
     texts = [f"{TEXT} This is number {number}, of several." for number in range(4)]
 
-    def speak(seed: int) -> bytes:
+    def speak(seed: int) -> np.ndarray:
         reply = running.speak(
             input=texts[seed], stream=True, seed=seed, block_sizes=[4] * 6, num_steps=20
         )
         assert reply.status_code == 200
-        return reply.content
+        return np.frombuffer(reply.content, np.int16).astype(int)
 
     alone = [speak(seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(speak, range(4)))
-    assert together == alone
-    assert len(set(alone)) == 4
+    for ours, expected in zip(together, alone, strict=True):
+        assert len(ours) == len(expected)
+        assert abs(ours - expected).max() <= 8  # of 32768: sums of rows round differently
+    assert min(abs(a - b).max() for a, b in combinations(alone, 2)) > 1000
 
 
 def test_without_a_seed_each_reply_is_another(running):

@@ -59,7 +59,7 @@ def traced(make_engine: Callable[..., Engine], voice_root: Path) -> Iterator[Cal
         exporter, provider = InMemorySpanExporter(), TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         engine = make_engine("sampler.early_stop_on_zero=false", *overrides)
-        app = create_app(engine, engine.config, Traces(provider))
+        app = create_app(engine, engine.config, traces=Traces(provider))
         clients.append(TestClient(app, raise_server_exceptions=False))
         return Traced(clients[-1], exporter)
 
