@@ -13,7 +13,6 @@ from torch import Tensor
 from echo.models.dit import EchoDiT, PackedStep
 from echo.models.passes import OnePass, Pieces, PlainPasses, between, enter, leave
 from echo.modules.attention import Packing
-from echo.modules.rope import RopeTable
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +92,4 @@ def _uniform(step: PackedStep) -> PackedStep:
         which = torch.zeros(len(step.x), dtype=torch.int64, device=step.x.device)
     if len(modulation) < FEWEST:
         modulation = torch.cat((modulation, modulation))
-    # Views into a longer table look different to the compiler from what begins one.
-    rope = RopeTable(step.rope.cos.contiguous(), step.rope.sin.contiguous())
-    return replace(step, which=which, modulation=modulation, rope=rope)
+    return replace(step, which=which, modulation=modulation)
