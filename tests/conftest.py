@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from echo.config import EchoConfig, compose
 from echo.engine import Engine
@@ -49,6 +50,8 @@ TOY_CODEC = CodecConfig(
     encoder_window=16,
 )
 SMALL_BLOCKS = ("preset.block_sizes=[8,12,20]", "preset.num_steps=[3,3,3]")
+settings.register_profile("steady", deadline=None)  # one slow example is a busy machine
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True, scope="session")

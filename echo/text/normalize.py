@@ -11,7 +11,7 @@ from echo.text.shouting import lower_shouted
 from echo.text.tokens import with_speaker
 from echo.text.transliterate import transliterate
 
-_DASH = r"(?:-{2,}|(?<!\S)-(?!\S))"  # a lone hyphen only between spaces: well-known, -5 stay
+_DASH = r"(?:-{2,}|(?<![^\s,])-(?!\S))"  # a lone hyphen before a space: well-known, -5 stay
 _DASHES = re.compile(rf" ?{_DASH}(?: ?{_DASH})* ?")
 _TIMES = re.compile(r"(?<=\d)( ?)\*\1(?=\d)")  # 3*4 must not become 34
 _SINGLE_EXCLAMATION = re.compile(r"(?<!!)!(?!!)")

@@ -61,18 +61,18 @@ def test_playback_stands_still_exactly_while_nothing_is_there() -> None:
 
 def test_a_listener_measures_first_sound_and_gaps() -> None:
     heard = listen(Scripted([0.05, 0.2], 0.1), Line("Hello.", None, 0))
-    assert 0.05 <= heard.ttfb_s < 0.15
-    assert 0.1 <= heard.gap_s < 0.2
+    assert 0.05 <= heard.ttfb_s < heard.ended - heard.arrived - 0.19
+    assert heard.gap_s == pytest.approx(heard.ended - heard.arrived - heard.ttfb_s - 0.1, abs=0.01)
     assert heard.audio_s == pytest.approx(0.2)
-    first = listen(Scripted([0.05, 5.0], 0.1), Line("Hello.", None, 0), only_first=True)
-    assert first.ended - first.arrived < 1.0
+    first = listen(Scripted([0.05, 20.0], 0.1), Line("Hello.", None, 0), only_first=True)
+    assert first.ended - first.arrived < 15.0
 
 
 def test_real_time_listeners_wait_until_they_have_played_what_they_got() -> None:
-    for real_time, shortest, longest in ((True, 0.6, 5.0), (False, 0.0, 0.5)):
+    for real_time, shortest, longest in ((True, 2.0, 20.0), (False, 0.0, 1.9)):
         crowd, begun = Crowd(), time.perf_counter()
         lines = Lines([2.0], [None], 1)
-        crowd.add(regular(Scripted([0.0], 0.3), lines, 2, real_time=real_time))
+        crowd.add(regular(Scripted([0.0], 1.0), lines, 2, real_time=real_time))
         crowd.join()
         assert shortest <= time.perf_counter() - begun < longest
 

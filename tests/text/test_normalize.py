@@ -23,6 +23,7 @@ def normalized(text, exclamation=True):
         ("three—four – five -- six - seven", "[S1] three, four, five, six, seven"),
         ("a well-known -5", "[S1] a well-known -5"),
         ("— Hi. — Go, — then —.", "[S1] Hi. Go, then."),
+        ("So:- five,- six", "[S1] So, five, six"),
         ("Wait—", "[S1] Wait,"),
         ('He said "go" and “stay” «here».', "[S1] He said go and stay here."),
         ("It’s ‘fine’", "[S1] It's 'fine'"),
@@ -137,6 +138,6 @@ def test_no_word_is_lost_or_moved(pairs):
 )
 def test_a_hundred_kilobytes_take_a_blink(unit):
     text = unit * (100_000 // len(unit)) + "b"
-    start = time.perf_counter()
+    start = time.thread_time()
     normalize(text, exclamation=True)
-    assert time.perf_counter() - start < 2.0  # 0.02 to 0.2 here; quadratic would take minutes
+    assert time.thread_time() - start < 5.0  # 0.02 to 0.2 here; quadratic would take minutes
