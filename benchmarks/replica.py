@@ -20,15 +20,7 @@ from echo.config.schema import SamplerConfig
 from echo.engine.cost import Rate, StepCost
 from echo.engine.generation import DECODE_PIECE_LATENTS
 from echo.engine.plan import Plan
-from echo.engine.policy import (
-    Candidate,
-    Demand,
-    admits,
-    choose,
-    demand_of,
-    in_time,
-    real_time_load,
-)
+from echo.engine.policy import Candidate, Claim, admits, choose, claim_of
 from echo.engine.task import Limits
 from echo.sampling.block import BlockShape
 from echo.spec import HOP, SAMPLE_RATE
@@ -241,27 +233,15 @@ class Replica:
         self._saturated = False
         while self._queued and len(self._active) < self._limits.max_active:
             newcomer, most = self._queued[0], self._limits.max_load
-            loads = [self._load(task, now) for task in self._active]
-            demands = [self._demand(task, now) for task in self._active]
-            if not admits(loads, self._load(newcomer, now), most) or not in_time(
-                demands, self._demand(newcomer, now), most
-            ):
+            claims = [self._claim(task, now) for task in self._active]
+            if not admits(claims, self._claim(newcomer, now), most):
                 self._saturated = True
                 return
             self._active.append(self._queued.popleft())
             self.use.most_active = max(self.use.most_active, len(self._active))
 
-    def _load(self, task: _Task, now: float) -> float:
-        return real_time_load(
-            task.plan.outlook(None),
-            self._cost,
-            decode_s=self._decode_s.value or 0.0,
-            company=self._company,
-            in_hand_s=task.dry_at() - now,
-        )
-
-    def _demand(self, task: _Task, now: float) -> Demand:
-        return demand_of(
+    def _claim(self, task: _Task, now: float) -> Claim:
+        return claim_of(
             task.plan.outlook(None),
             self._cost,
             decode_s=self._decode_s.value or 0.0,

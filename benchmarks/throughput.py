@@ -4,7 +4,7 @@
 
 Three kinds of load: listeners who play what they hear before they ask again (the curve), some
 who ask again at once (capacity), and arrivals at random (Poisson). Under each load of the curve
-newcomers arrive; their first sound is compared with that of a newcomer who is alone.
+newcomers arrive at random; their first sound is compared with that of one who is alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from echo.config import EchoConfig
 from echo.engine import Engine
 
 NAME = "throughput"
-PAUSE_S = 0.5  # between two newcomers
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class ThroughputSettings:
     reference_seconds: tuple[float, ...]
     requests: int
     newcomers: int
+    newcomer_pause_s: float
 
 
 def measure(config: EchoConfig, settings: ThroughputSettings) -> list[Row]:
@@ -103,7 +103,7 @@ def measure_target(
             newcomers = Crowd()
             for _ in range(count):
                 crowd.add(regular(target, lines, s.requests, real_time=True))
-            newcomers.add(_arrive_while(crowd, target, lines, s.newcomers))
+            newcomers.add(_arrive_while(crowd, target, lines, s))
             factors = {**common, "load": "real_time", "listeners": count}
             rows += load_rows(crowd.join(), factors)
             rows += _newcomers(newcomers.join(), factors)
@@ -122,14 +122,17 @@ def measure_target(
 
 
 def _arrive_while(
-    crowd: Crowd, target: Target, lines: Lines, count: int
+    crowd: Crowd, target: Target, lines: Lines, s: ThroughputSettings
 ) -> Callable[[Crowd], None]:
-    """Newcomers amid ``crowd``, one after the other; each leaves after its first part."""
+    """Newcomers amid ``crowd`` at random moments; each leaves after its first part."""
+    rng = random.Random(s.seed)
 
     def run(own: Crowd) -> None:
-        while len(own.heard) < count and crowd.busy:
+        while len(own.heard) < s.newcomers:
+            crowd.stop.wait(rng.expovariate(1 / s.newcomer_pause_s))
+            if not crowd.busy:
+                return
             own.heard.append(listen(target, lines.next(), only_first=True))
-            crowd.stop.wait(PAUSE_S)
 
     return run
 

@@ -7,7 +7,6 @@ not cost the leader much, by what steps were seen to cost.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -20,6 +19,7 @@ T = TypeVar("T")
 STRETCH = 1.5  # the pass of a leader in need takes at most this many times its own
 SLACK_SHARE = 0.8  # of the time in hand that a leader may spend on a block's steps
 MIN_GAIN = 0.1  # of its own time that a joiner must save
+PLANNED_SHARE = 0.8  # of the time until a listener runs dry; the rest is for what was misjudged
 SLOW_ACTIVE = 4  # at once, of requests that this device cannot do in real time anyway
 
 
@@ -48,10 +48,26 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Demand:
-    """Seconds of work that must be done ``due_s`` seconds from now, lest a listener runs dry."""
+    """Seconds of work that must be done ``due_s`` seconds from now, lest a listener runs dry; for
+    one who has heard nothing yet ``due_s`` counts from its first sound."""
 
     work_s: float
     due_s: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a request asks of the device.
+
+    Attributes:
+        load: share of the device, from now on, so that its listener never waits.
+        first_s: seconds of the first block of one who has heard nothing; it goes ahead of all.
+        demands: its next deadlines.
+    """
+
+    load: float = 0.0
+    first_s: float = 0.0
+    demands: tuple[Demand, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,70 +125,76 @@ def choose(
     return batch
 
 
-def real_time_load(
-    outlook: Outlook, cost: StepCost, *, decode_s: float, company: float, in_hand_s: float
-) -> float:
-    """Share of the device that a request needs from now on so that its listener never waits.
+def claim_of(
+    outlook: Outlook, cost: StepCost, *, decode_s: float, company: float, in_hand_s: float | None
+) -> Claim:
+    """What is asked by a request with this outlook.
 
     Args:
         decode_s: seconds to decode one latent.
         company: requests that share a step, on average; they share its overhead.
-        in_hand_s: audio that the listener has and has not played yet.
-    """
-    work = outlook.steps * cost.overhead / max(1.0, company) + outlook.tokens * cost.per_token
-    work += outlook.latents * decode_s
-    until = max(0.0, in_hand_s) + outlook.latents * HOP / SAMPLE_RATE
-    return work / until if until > 0 else 0.0
-
-
-def demand_of(
-    outlook: Outlook, cost: StepCost, *, decode_s: float, company: float, in_hand_s: float | None
-) -> Demand:
-    """The nearest demand of a request; the arguments as of :func:`real_time_load`.
-
-    ``in_hand_s`` None: its listener has heard nothing yet. Its first block comes as soon as it
-    can, and what must then be in time is the second.
+        in_hand_s: audio that the listener has and has not played yet; below zero for one who
+            waits for more, None for one who has heard nothing.
     """
 
     def seconds(work: Work) -> float:
         steps = work.steps * cost.overhead / max(1.0, company)
         return steps + work.tokens * cost.per_token + work.latents * decode_s
 
-    block = seconds(outlook.block)
-    if in_hand_s is not None:
-        return Demand(block, in_hand_s)
-    if outlook.following is None:
-        return Demand(block, math.inf)
-    due = block + outlook.block.latents * HOP / SAMPLE_RATE
-    return Demand(block + seconds(outlook.following), due)
+    whole = Work(outlook.steps, outlook.tokens, outlook.latents)
+    until = max(0.0, in_hand_s or 0.0) + _audio_s(whole)
+    load = seconds(whole) / until if until > 0 else 0.0
+    block, then = outlook.block, outlook.following
+    later = () if then is None else (seconds(then),)
+    if in_hand_s is None:
+        due = _audio_s(block)
+        return Claim(load, seconds(block), tuple(Demand(work_s, due) for work_s in later))
+    due = in_hand_s + _audio_s(block)
+    return Claim(
+        load,
+        demands=(Demand(seconds(block), in_hand_s), *(Demand(work_s, due) for work_s in later)),
+    )
 
 
-def in_time(demands: Sequence[Demand], newcomer: Demand, max_load: float | None) -> bool:
-    """Whether a newcomer leaves all demands feasible that are due no earlier than its own.
+def admits(claims: Sequence[Claim], newcomer: Claim, max_load: float | None) -> bool:
+    """Whether a newcomer may start beside those with ``claims``, first come first.
 
-    Requests that came at the same moment would otherwise all be heard at once and then all run dry
-    while their second blocks are made. One that would be late even alone is not held back.
+    What this device cannot do in real time even alone would never be let in: of that a few.
     """
-    if max_load is None or newcomer.work_s > max_load * newcomer.due_s:
+    if max_load is None or not claims:
         return True
-    done = 0.0
-    for demand in sorted((*demands, newcomer), key=lambda demand: demand.due_s):
-        done += demand.work_s
-        if demand.due_s >= newcomer.due_s and done > max_load * demand.due_s:
+    if newcomer.load > max_load:
+        return len(claims) < SLOW_ACTIVE
+    if sum(claim.load for claim in claims) + newcomer.load > max_load:
+        return False
+    return _in_time([*claims, newcomer])
+
+
+def _in_time(claims: Sequence[Claim]) -> bool:
+    """Whether all deadlines can be met, earliest first, after the first blocks of newcomers.
+
+    The load alone does not tell: those who came at the same moment would all be heard at once,
+    and then all run dry while their second blocks are made. A newcomer's deadline that could not
+    be met even alone holds nobody back.
+    """
+    first_s, demands = 0.0, []
+    for claim in claims:
+        first_s += claim.first_s
+        heard_s = first_s if claim.first_s else 0.0
+        for each in claim.demands:
+            alone_s, due_s = claim.first_s + each.work_s, claim.first_s + each.due_s
+            lost = claim.first_s > 0 and alone_s > PLANNED_SHARE * due_s
+            demands.append((heard_s + each.due_s, each.work_s, lost))
+    done_s = first_s
+    for due_s, work_s, lost in sorted(demands):
+        done_s += work_s
+        if done_s > PLANNED_SHARE * due_s and not lost:
             return False
     return True
 
 
-def admits(loads: Sequence[float], load: float, max_load: float | None) -> bool:
-    """Whether a request of ``load`` may start beside those with ``loads``.
-
-    What this device cannot do in real time even alone would never be let in: of that a few.
-    """
-    if max_load is None or not loads:
-        return True
-    if load > max_load:
-        return len(loads) < SLOW_ACTIVE
-    return sum(loads) + load <= max_load
+def _audio_s(work: Work) -> float:
+    return work.latents * HOP / SAMPLE_RATE
 
 
 def _longest_pass(leader: Candidate[T], cost: StepCost, now: float) -> float:

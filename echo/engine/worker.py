@@ -20,7 +20,7 @@ from echo.engine.clock import DeviceClock, HostCopy
 from echo.engine.cost import Rate, StepCost
 from echo.engine.lane import Lane
 from echo.engine.ops import Call, Sound
-from echo.engine.policy import Demand, admits, choose, demand_of, in_time, real_time_load
+from echo.engine.policy import Claim, admits, choose, claim_of
 from echo.engine.stats import WorkerStats
 from echo.engine.stream import Feed
 from echo.engine.task import Job, Limits, Task
@@ -164,31 +164,20 @@ class Worker:
         while self._queued and len(self._active) < self._limits.max_active:
             now = time.monotonic()
             newcomer, most = self._queued[0], self._limits.max_load
-            working = [task for task in self._active if self._may_go_on(task)]
-            loads = [self._load(task, now) for task in working]
-            loads += [0.0] * (len(self._active) - len(working))
-            demands = [self._demand(task, now) for task in working]
-            if not admits(loads, self._load(newcomer, now), most) or not in_time(
-                demands, self._demand(newcomer, now), most
-            ):
+            claims = [
+                self._claim(task, now) if self._may_go_on(task) else Claim()
+                for task in self._active
+            ]
+            if not admits(claims, self._claim(newcomer, now), most):
                 self._saturated = True
                 return
             task = self._queued.popleft()
             task.feed.stats.waited(task.arrived, now)
             self._active.append(task)
 
-    def _load(self, task: Task, now: float) -> float:
-        return real_time_load(
-            task.job.outlook(),
-            self._cost,
-            decode_s=self._decode_s.value or 0.0,
-            company=self._company,
-            in_hand_s=task.dry_at(self._limits.sample_rate) - now,
-        )
-
-    def _demand(self, task: Task, now: float) -> Demand:
+    def _claim(self, task: Task, now: float) -> Claim:
         heard = task.first_audio is not None
-        return demand_of(
+        return claim_of(
             task.job.outlook(),
             self._cost,
             decode_s=self._decode_s.value or 0.0,

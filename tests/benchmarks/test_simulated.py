@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from echo.spec import HOP, SAMPLE_RATE
 
 SAMPLER = replace(compose(["model=tiny"]).sampler, cfg_min_t=1.0, cfg_max_t=0.0)  # unguided
 GUIDED = replace(SAMPLER, cfg_min_t=0.0, cfg_max_t=1.0)
+HALF_GUIDED = replace(GUIDED, cfg_min_t=0.5)
 ONE_STEP = Shape([BlockShape(10, 1, 1.0, None)], SAMPLER, 3)
 LIMITS = Limits(
     max_active=100_000,
@@ -26,6 +28,7 @@ LIMITS = Limits(
     buffer_samples=math.inf,
     sample_rate=SAMPLE_RATE,
 )
+REAL_TIME = replace(LIMITS, max_queued=100, max_load=1.0)
 SERVICE_S = 0.1
 COSTS = Costs(step_s=0.0, step_latent_s=SERVICE_S / 10)  # nothing is gained by sharing a step
 ORDER = Order(chunks=((10,),))
@@ -77,8 +80,7 @@ def test_listeners_who_rest_ask_as_often_as_the_response_time_law_says() -> None
 
 def test_steps_that_cost_the_same_together_are_shared_by_all() -> None:
     """Once it is known what steps cost, eight at once are served in the time of one."""
-    halfway = replace(GUIDED, cfg_min_t=0.5)
-    shape = Shape([BlockShape(10, 8, 1.0, None)], halfway, 3)
+    shape = Shape([BlockShape(10, 8, 1.0, None)], HALF_GUIDED, 3)
     first, crowd = Listener([ORDER]), [Listener([ORDER], begins=100.0) for _ in range(8)]
     outcome = simulate(cluster(Costs(SERVICE_S, 1e-9), shape), [first, *crowd])
     alone, *together = (each.ttfb_s for each in outcome.heard)
@@ -162,3 +164,36 @@ def test_a_window_looks_at_the_middle_and_ends_the_asking() -> None:
     outcome = simulate(cluster(), [*crowd, Listener([ORDER], begins=40.0)], window=(10.0, 20.0))
     assert outcome.busy == pytest.approx(1.0, abs=0.02)
     assert outcome.seconds == pytest.approx(20.0, abs=0.2)
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_a_full_room_hears_no_gap_and_most_newcomers_hardly_wait(count: int) -> None:
+    """The admission's promise, on a device of the speed of two CPU cores, texts of three lengths.
+
+    Most of a newcomer's wait is one pass of somebody else. The room begins at one moment.
+    """
+    costs = Costs(
+        step_s=0.003,
+        step_latent_s=0.0001,
+        text_s=0.004,
+        prefix_s=0.002,
+        prefix_latent_s=0.0001,
+        codec_s=0.002,
+        codec_latent_s=0.0005,
+        spread=0.1,
+    )
+    blocks = [BlockShape(32, 8, 1.0, None), BlockShape(128, 15, 1.0, None)]
+    device = replace(cluster(costs, Shape(blocks, HALF_GUIDED, 3)), limits=REAL_TIME)
+    orders = [Order(((32, 54),) * chunks) for chunks in (1, 3, 7)]
+    rng, waits, gaps = random.Random(count), [], []
+    for seed in range(10):
+        warmup = Listener([orders[1]])
+        room = [Listener(rng.choices(orders, k=3), begins=30.0) for _ in range(count)]
+        moments = [rng.uniform(33.0, 60.0) for _ in range(5)]
+        newcomers = [Listener([orders[0]], begins=moment) for moment in moments]
+        heard = simulate(device, [warmup, *room, *newcomers], seed=seed).heard
+        alone = heard[0].ttfb_s
+        gaps += [each.gap_s for each in heard]
+        waits += [each.ttfb_s for each in heard if each.arrived in moments]
+    assert max(gaps) == 0.0
+    assert median(waits) < 2 * alone + costs.step(3 * 128)

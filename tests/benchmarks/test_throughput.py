@@ -36,6 +36,7 @@ SETTINGS = ThroughputSettings(
     reference_seconds=(1.0,),
     requests=2,
     newcomers=2,
+    newcomer_pause_s=0.2,
 )
 
 

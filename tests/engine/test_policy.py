@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from echo.engine.cost import Rate, StepCost
 from echo.engine.policy import (
     SLOW_ACTIVE,
     Candidate,
+    Claim,
     Demand,
     Outlook,
     Work,
     admits,
     choose,
-    demand_of,
-    in_time,
-    real_time_load,
+    claim_of,
 )
 from echo.spec import HOP, SAMPLE_RATE
 
@@ -161,35 +158,37 @@ def outlook(steps: int = 100, tokens: int = 10_000, latents: int = 640) -> Outlo
     return Outlook(steps, tokens, latents, 8, 96, "model")
 
 
+def load_of(what: Outlook, learned: StepCost, *, company: float = 1, in_hand_s: float = 0) -> float:
+    return claim_of(what, learned, decode_s=0.002, company=company, in_hand_s=in_hand_s).load
+
+
 def test_load_is_work_over_the_time_until_it_is_all_played() -> None:
     audio = 640 * HOP / SAMPLE_RATE
     work = 100 * 0.001 + 10_000 * 0.001 + 640 * 0.002
-    learned = NARROW
-    load = real_time_load(outlook(), learned, decode_s=0.002, company=1, in_hand_s=0)
+    load = load_of(outlook(), NARROW)
     assert load == pytest.approx(work / audio, rel=1e-3)
-    rich = real_time_load(outlook(), learned, decode_s=0.002, company=1, in_hand_s=audio)
-    assert rich == pytest.approx(load / 2, rel=1e-3)
-    done = real_time_load(outlook(0, 0, 0), learned, decode_s=0.002, company=1, in_hand_s=0)
-    assert done == 0.0
+    assert load_of(outlook(), NARROW, in_hand_s=audio) == pytest.approx(load / 2, rel=1e-3)
+    assert load_of(outlook(), NARROW, in_hand_s=-5.0) == load
+    assert load_of(outlook(0, 0, 0), NARROW) == 0.0
 
 
 def test_company_shares_the_overhead_of_a_step() -> None:
-    alone = real_time_load(outlook(), WIDE, decode_s=0, company=1, in_hand_s=0)
-    shared = real_time_load(outlook(), WIDE, decode_s=0, company=8, in_hand_s=0)
-    assert shared < alone / 3
+    wide = cost(1.0, 0.00001)
+    assert load_of(outlook(), wide, company=8) < load_of(outlook(), wide) / 3
 
 
 def test_requests_are_let_in_while_the_device_keeps_up() -> None:
-    assert admits([], 0.7, 1.0)
-    assert admits([0.3], 0.7, 1.0)
-    assert not admits([0.4], 0.7, 1.0)
-    assert admits([0.4] * 9, 0.7, None)
+    assert admits([], Claim(0.7), 1.0)
+    assert admits([Claim(0.3)], Claim(0.7), 1.0)
+    assert not admits([Claim(0.4)], Claim(0.7), 1.0)
+    assert admits([Claim(0.4)] * 9, Claim(0.7), None)
 
 
 def test_what_can_never_be_in_time_is_let_in_a_few_at_once() -> None:
-    assert admits([], 12.0, 1.0)
-    assert admits([12.0] * (SLOW_ACTIVE - 1), 12.0, 1.0)
-    assert not admits([12.0] * SLOW_ACTIVE, 12.0, 1.0)
+    slow = Claim(12.0, 30.0, (Demand(60.0, 1.5),))
+    assert admits([], slow, 1.0)
+    assert admits([slow] * (SLOW_ACTIVE - 1), slow, 1.0)
+    assert not admits([slow] * SLOW_ACTIVE, slow, 1.0)
 
 
 FIRST_BLOCK = [96] * 4 + [32] * 4  # tokens of its steps, as in the preset
@@ -236,39 +235,48 @@ def blocks(first: Work, second: Work | None) -> Outlook:
     )
 
 
-def test_who_came_first_gets_the_second_block_before_another_one_is_let_in() -> None:
-    learned = StepCost()
-    learned.overhead, learned.per_token = 0.0, 0.001
-    small, large = Work(8, 150, 32), Work(15, 700, 128)  # 0.15 s for 1.49 s of sound, then 0.7 s
-    new = demand_of(blocks(small, large), learned, decode_s=0, company=1, in_hand_s=None)
-    assert new.work_s == pytest.approx(0.85)
-    assert new.due_s == pytest.approx(0.15 + 32 * 2048 / 44_100)
-    assert in_time([], new, 1.0)
-    assert not in_time([new], new, 1.0)
-    assert in_time([new], new, None)
-    heard = demand_of(blocks(large, None), learned, decode_s=0, company=1, in_hand_s=1.4)
-    assert (heard.work_s, heard.due_s) == pytest.approx((0.7, 1.4))
-    assert in_time([heard], new, 1.0)  # 0.7 + 0.85 s of work in 1.64 s
-    assert not in_time([heard, heard], new, 1.0)
-    rich = replace(heard, due_s=7.0)
-    assert in_time([rich] * 7, new, 1.0)
-    assert not in_time([rich] * 9, new, 1.0)
+SMALL, LARGE = Work(8, 150, 32), Work(15, 700, 128)  # 0.15 s for 1.49 s of sound, then 0.7 s
+SMALL_S = 32 * HOP / SAMPLE_RATE
 
 
-def test_what_is_due_before_a_newcomers_second_block_is_not_its_concern_alone() -> None:
-    late, new = Demand(3.0, -1.0), Demand(0.5, 1.6)
-    assert not in_time([late], new, 1.0)
-    assert in_time([Demand(0.1, -1.0)], new, 1.0)
-
-
-def test_what_would_be_late_even_alone_is_not_held_back() -> None:
-    assert in_time([Demand(5.0, 1.0)], Demand(9.0, 1.6), 1.0)
-
-
-def test_a_text_of_one_block_has_no_later_deadline() -> None:
+def claim(first: Work, second: Work | None, in_hand_s: float | None = None) -> Claim:
     learned = StepCost()
     learned.per_token = 0.001
-    single = demand_of(
-        blocks(Work(8, 150, 32), None), learned, decode_s=0, company=1, in_hand_s=None
-    )
-    assert in_time([Demand(1.0, 1.1)] * 1, single, 1.0)
+    return claim_of(blocks(first, second), learned, decode_s=0, company=1, in_hand_s=in_hand_s)
+
+
+def test_a_newcomer_claims_its_first_block_at_once_and_the_second_before_that_is_played() -> None:
+    new = claim(SMALL, LARGE)
+    assert new.first_s == pytest.approx(0.15)
+    assert new.demands == (Demand(pytest.approx(0.7), pytest.approx(SMALL_S)),)
+    assert claim(SMALL, None).demands == ()
+
+
+def test_a_listener_claims_what_is_needed_when_its_sound_ends() -> None:
+    heard = claim(SMALL, LARGE, in_hand_s=2.0)
+    assert heard.first_s == 0.0
+    assert [(d.work_s, d.due_s) for d in heard.demands] == [
+        pytest.approx((0.15, 2.0)),
+        pytest.approx((0.7, 2.0 + SMALL_S)),
+    ]
+
+
+def test_who_came_first_gets_the_second_block_before_another_one_is_let_in() -> None:
+    new = claim(SMALL, LARGE)
+    assert admits([], new, 1.0)
+    assert not admits([new], new, 1.0)  # 1.7 s of work, and the second one runs dry after 1.79 s
+    assert admits([new], new, None)
+    assert admits([claim(LARGE, None, 7.0)] * 4, new, 1.0)
+    assert not admits([claim(LARGE, None, 7.0)] * 8, new, 1.0)
+
+
+def test_a_newcomers_first_block_may_cost_nobody_a_gap() -> None:
+    single = claim(SMALL, None)  # nothing is due later
+    assert admits([Claim(0.1, demands=(Demand(1.0, 1.5),))], single, 1.0)
+    assert not admits([Claim(0.1, demands=(Demand(1.0, 1.1),))], single, 1.0)
+
+
+def test_a_newcomer_that_would_be_late_even_alone_waits_for_nobody_who_has_enough_in_hand() -> None:
+    slow = claim(SMALL, Work(15, 1600, 128))  # 1.6 s for 5.9 s of sound, but 1.49 s in hand
+    assert admits([claim(LARGE, None, 7.0)], slow, 1.0)
+    assert not admits([claim(LARGE, None, 1.0)], slow, 1.0)
