@@ -14,8 +14,8 @@ help: ## Show this list
 demo: $(VENV)/.base ## Speak a sentence on the CPU with the shipped model into demo.wav
 	$(BIN)/echo-tts demo --out demo.wav
 
-test: check ## Lint, types, import contract and all tests
-	$(BIN)/python -m pytest
+test: check ## Lint, types, import contract and all tests, on up to four cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 test-cluster: $(VENV)/.dev ## Two replicas on Ray: spread, killed, updated, with one set of voices
 	$(BIN)/python -m pytest tests/cluster -m ""

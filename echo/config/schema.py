@@ -266,7 +266,7 @@ class EngineConfig:
     max_batch_tokens: int  # latents of all passes in one step of several requests
     max_load: float | None  # let in while the predicted real-time load is up to this; None: all
     buffer_seconds: float  # audio kept ready for a slow reader before its request pauses
-    cpu_threads: int | None  # None: the physical cores this process may use
+    cpu_threads: int | None  # None: OMP_NUM_THREADS, else the cores it may use
     idle_unload_seconds: float | None  # weights leave memory until the next request; None: never
     warmup_text: str | None
     warmup_voice: str | None

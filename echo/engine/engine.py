@@ -23,7 +23,7 @@ from echo.engine.request import SpeechRequest, resolve_seed, resolve_settings
 from echo.engine.resident import Resident
 from echo.engine.stream import Audio, Feed, SpeechStream, StreamInfo
 from echo.engine.task import Limits
-from echo.engine.threads import in_passing_thread, usable_cores
+from echo.engine.threads import default_threads, in_passing_thread
 from echo.engine.voice_bank import VoiceBank
 from echo.engine.worker import Worker
 from echo.errors import GenerationError, InvalidRequestError
@@ -109,7 +109,7 @@ class Engine:
             CheckpointError: weights that are not there, not complete or of another model.
             ConfigError: a device this machine does not have.
         """
-        torch.set_num_threads(config.engine.cpu_threads or usable_cores())
+        torch.set_num_threads(config.engine.cpu_threads or default_threads())
         begun = time.monotonic()
         compiled = False
 

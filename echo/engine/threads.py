@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,12 @@ T = TypeVar("T")
 CPUS = Path("/sys/devices/system/cpu")
 GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
+
+
+def default_threads(environ: Mapping[str, str] = os.environ) -> int:
+    """``OMP_NUM_THREADS`` where it is set, as for PyTorch itself; else :func:`usable_cores`."""
+    asked = environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # the outermost level's
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else usable_cores()
 
 
 def usable_cores(cpus: Path = CPUS, groups: Path = GROUPS, own: Path = OWN_GROUP) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from echo.engine.threads import in_passing_thread, usable_cores
+from echo.engine.threads import default_threads, in_passing_thread, usable_cores
 
 
 @pytest.fixture
@@ -59,6 +59,16 @@ def test_where_the_system_tells_nothing_every_cpu_counts(eight_cpus: None, tmp_p
 
 def test_on_this_machine_there_is_at_least_one() -> None:
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("3", 3), ("5,2", 5), ("0", 8), ("", 8), ("many", 8), (None, 8)]
+)
+def test_the_variable_that_pytorch_reads_counts_first(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, threads: int
+) -> None:
+    monkeypatch.setattr("echo.engine.threads.usable_cores", lambda: 8)
+    assert default_threads({} if said is None else {"OMP_NUM_THREADS": said}) == threads
 
 
 def test_work_of_a_passing_thread_is_done_elsewhere_and_its_errors_come_back() -> None:
