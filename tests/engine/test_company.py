@@ -242,9 +242,10 @@ def test_nothing_grows_over_many_requests(make_engine: MakeEngine) -> None:
     def speak(first: int, count: int) -> int:
         for seed in range(first, first + count, 4):
             at_once(engine, [SpeechRequest("Hi.", seed=seed + i) for i in range(4)])
-        deadline = time.monotonic() + 10
-        while engine.stats()["active"] and time.monotonic() < deadline:
-            time.sleep(0.01)
+        return min(tensors() for _ in range(5))  # the worker lets go of the last ones a bit later
+
+    def tensors() -> int:
+        time.sleep(0.2)
         gc.collect()
         return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
 
