@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.record import plain_config
+from benchmarks.record import LEFT_OUT, plain_config
 from echo.config import EchoConfig, build
 from echo.errors import ConfigError
 
 GIB = 2**30
-SIZES = {6: "6gb", 8: "8gb", 12: "12gb", 24: "24gb", 48: "48gb"}  # by GB on the box, up to there
-LARGEST = "80gb"
+SIZES = {80: "80gb", 48: "48gb", 24: "24gb", 12: "12gb", 8: "8gb", 6: "6gb"}  # by GB on the box
+SHOWN = 0.92  # of that; the least that a card shows
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ def register_card_resolver() -> None:
 
 
 def choose_card(memory_gib: Callable[[], float | None]) -> str:
-    """The profile for a card of so many GiB; without one, ``cpu``.
+    """The largest profile that a card of so many GiB can hold; without a card, ``cpu``.
 
-    A card shows a little less than is written on its box: 24 GB are 23.5 GiB or so.
+    A card shows a little less than is written on its box: 24 GB are 23.5 GiB or so. One that is
+    smaller than every profile gets the smallest, and then nothing may fit.
     """
     there = memory_gib()
     if there is None:
         return "cpu"
-    return next((name for size, name in SIZES.items() if there <= size), LARGEST)
+    return next((name for size, name in SIZES.items() if there >= SHOWN * size), SIZES[min(SIZES)])
 
 
 def with_setup(config: EchoConfig, setup: str) -> EchoConfig:
@@ -54,7 +56,8 @@ def with_setup(config: EchoConfig, setup: str) -> EchoConfig:
     plain = OmegaConf.create(plain_config(config))
     given = OmegaConf.from_dotlist(setup.split())
     merged = OmegaConf.merge(plain, given)
-    OmegaConf.update(merged, "server.api_keys", config.server.api_keys)
+    for path in LEFT_OUT:
+        OmegaConf.update(merged, path, attrgetter(path)(config))
     return build(merged)  # type: ignore[arg-type]
 
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from benchmarks.machine import describe_machine
 from echo.config import EchoConfig
+from echo.config.compose import SECRETS
 from echo.errors import EchoError
 
 SCHEMA = 1
+LEFT_OUT = (*SECRETS, "voices.shared")  # of the settings: a URL may hold a password
 Factor = str | int | float | bool
 
 
@@ -117,10 +119,12 @@ def read_records(path: Path) -> list[Record]:
 
 
 def plain_config(config: EchoConfig) -> dict[str, Any]:
-    """All settings in force; keys that open a server are left out."""
-    plain = asdict(config)
-    plain["server"] = {k: v for k, v in plain["server"].items() if k != "api_keys"}
-    return json.loads(json.dumps(plain, default=str))
+    """All settings in force; keys, passwords and where voices are shared are left out."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    for path in LEFT_OUT:
+        group, _, key = path.partition(".")
+        del plain[group][key]
+    return plain
 
 
 def _frame(records: Sequence[Record]) -> Any:

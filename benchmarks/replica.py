@@ -170,7 +170,7 @@ class _Task:
 
 
 class Replica:
-    """The worker's loop, turn by turn."""
+    """The worker's loop, turn by turn; it begins with what a first request has taught it."""
 
     def __init__(
         self, costs: Costs, shape: Shape, limits: Limits, *, cache_bytes: int, seed: str
@@ -180,6 +180,9 @@ class Replica:
         self._active: list[_Task] = []
         self._saturated = False
         self._cost, self._decode_s, self._company = StepCost(), Rate(), 1.0
+        for latents in (n for block in range(len(shape.sizes)) for n in shape.step_latents(block)):
+            self._cost.observe(latents, costs.step(latents))
+        self._decode_s.observe(costs.codec_s / DECODE_PIECE_LATENTS + costs.codec_latent_s)
         self._turn: list[_Task] = []
         self._seconds = 0.0
         self._cache: ByteBoundedCache[int, int] = ByteBoundedCache(cache_bytes)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from echo.config.schema import VoicesConfig
-from echo.errors import EchoError, StorageError, VoiceExistsError
+from echo.errors import EchoError, StorageError, VoiceExistsError, VoiceNotFoundError
 from echo.voices.clone_names import split_id
 from echo.voices.clones import DETAILS
 from echo.voices.files import FolderTurns, hidden_part
@@ -54,8 +54,8 @@ class VoiceMirror:
         self._now = now
         self._turns = FolderTurns(folder)
         self._catching_up = threading.Lock()
-        self._looked_at = float("-inf")
-        self._claims: dict[str, float] = {}  # without audio, and since when
+        self._looked_at = self._tried_at = float("-inf")
+        self._claims: dict[tuple[str, str], float] = {}  # (name, version) without audio: since when
         self._too_large: set[str] = set()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -79,22 +79,23 @@ class VoiceMirror:
         begun = self._now()
         with self._turns.taken():
             # Listed in our turn: a voice made here is on the shelf before it is in the folder.
-            listed = {
-                unicodedata.normalize("NFC", n): each for n, each in self._shelf.list().items()
-            }
+            found = self._shelf.list()
+            there = {unicodedata.normalize("NFC", name): name for name in found}
+            listed = {name: found[original] for name, original in there.items()}
             self._note_claims(listed, begun)
             wanted = {name: each for name, each in listed.items() if self._takes(name, each)}
             kept = self._drop_others(wanted)
         for name in sorted(wanted, key=lambda name: not name.endswith(DETAILS)):
             if kept.get(name) != wanted[name].version:
-                self._fetch(name, wanted[name].version)
+                self._fetch(name, there[name], wanted[name].version)
         self._looked_at = begun
 
     def catch_up(self) -> bool:
         """Refresh, unless that was done a moment ago; whether it happened since the call."""
         asked = self._now()
         with self._catching_up:
-            if asked - self._looked_at >= CATCH_UP_GAP_S:
+            if asked - max(self._looked_at, self._tried_at) >= CATCH_UP_GAP_S:
+                self._tried_at = asked
                 self._try_refresh()
         return self._looked_at >= asked
 
@@ -104,7 +105,7 @@ class VoiceMirror:
         claim = voice_id + DETAILS
         if any(voice_id + extension in listed for extension in EXTENSIONS):
             raise _taken(voice_id)
-        if self._is_stale(claim):
+        if claim in listed and self._is_stale(claim, listed[claim].version):
             self._shelf.remove(claim)
         try:
             self._shelf.create(claim, details)
@@ -119,7 +120,12 @@ class VoiceMirror:
             raise
 
     def change(self, voice_id: str, details: bytes) -> None:
-        """Replace what is told about a voice; of two at once the last wins."""
+        """Replace what is told about a voice; of two at once the last wins.
+
+        Raises VoiceNotFoundError where it has been deleted elsewhere, StorageError.
+        """
+        if not any(voice_id + extension in self._shelf.list() for extension in EXTENSIONS):
+            raise VoiceNotFoundError(f"the voice {voice_id!r} is gone")
         self._shelf.put(voice_id + DETAILS, details)
 
     def remove(self, voice_id: str, audio_name: str) -> None:
@@ -152,10 +158,13 @@ class VoiceMirror:
         voices = {_voice_of(name) for name in listed if not name.endswith(DETAILS)}
         claims = {name for name in listed if name.endswith(DETAILS)}
         lonely = {name for name in claims if name.removesuffix(DETAILS) not in voices}
-        self._claims = {name: self._claims.get(name, now) for name in lonely}
+        self._claims = {
+            claim: self._claims.get(claim, now)
+            for claim in ((name, listed[name].version) for name in lonely)
+        }
 
-    def _is_stale(self, claim: str) -> bool:
-        return self._now() - self._claims.get(claim, float("inf")) > CLAIM_S
+    def _is_stale(self, claim: str, version: str) -> bool:
+        return self._now() - self._claims.get((claim, version), float("inf")) > CLAIM_S
 
     def _drop_others(self, wanted: Mapping[str, Listed]) -> dict[str, str]:
         """Remove from the folder what is no longer wanted; the versions of what stays."""
@@ -176,11 +185,14 @@ class VoiceMirror:
             self._save_state(kept)
         return kept
 
-    def _fetch(self, name: str, version: str) -> None:
-        """Copy a file of the shelf; one that is gone by now is for the next look."""
+    def _fetch(self, name: str, original: str, version: str) -> None:
+        """Copy a file of the shelf; one that is gone or can't be read is for the next look."""
         try:
-            data = self._shelf.read(name)
+            data = self._shelf.read(original)
         except FileNotFoundError:
+            return
+        except StorageError as error:  # the other voices still come
+            log.warning("shared voice file %s: %s", name, error.message)
             return
         with self._turns.taken():
             path = self._folder / name

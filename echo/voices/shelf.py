@@ -12,6 +12,7 @@ Readers see whole files only and a created one is never overwritten, wherever th
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class Shelf(Protocol):
     """The shared folder. Thread-safe. What fails raises StorageError, unless said otherwise."""
 
     def list(self) -> dict[str, Listed]:
-        """Its files by name, hidden ones left out; a folder that is not there has none."""
+        """Its files by name, hidden ones left out; a folder that was never there has none."""
 
     def read(self, name: str) -> bytes:
         """Raises FileNotFoundError."""
@@ -74,14 +75,19 @@ class FolderShelf:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._seen = False
 
     def list(self) -> dict[str, Listed]:
         try:
             with self._told(), os.scandir(self._folder) as entries:
-                files = [e for e in entries if not e.name.startswith(".") and e.is_file()]
-                return {e.name: _listed(e.stat()) for e in files}
+                files = {e.name: _still_there(e) for e in entries if not e.name.startswith(".")}
         except FileNotFoundError:
+            if self._seen:  # a mount that went away is no empty shelf
+                message = f"the shared voices in {self._folder} are gone; is it mounted?"
+                raise StorageError(message) from None
             return {}
+        self._seen = True
+        return {name: listed for name, listed in files.items() if listed is not None}
 
     def read(self, name: str) -> bytes:
         with self._told():
@@ -198,7 +204,14 @@ def private_folder(name: str) -> Path:
     return folder
 
 
-def _listed(status: os.stat_result) -> Listed:
+def _still_there(entry: os.DirEntry[str]) -> Listed | None:
+    """None for what is no file, or was removed since the folder was read."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
     return Listed(status.st_size, f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}")
 
 

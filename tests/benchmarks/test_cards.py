@@ -29,7 +29,10 @@ CARD = Card("24gb", (), None, None, None)
         (5.8, "6gb"),
         (7.6, "8gb"),
         (11.9, "12gb"),
-        (15.7, "24gb"),
+        (3.9, "6gb"),
+        (9.7, "8gb"),
+        (15.7, "12gb"),
+        (39.4, "24gb"),
         (23.6, "24gb"),
         (47.5, "48gb"),
         (79.1, "80gb"),
@@ -54,7 +57,8 @@ def test_every_setup_of_every_profile_is_a_setting_of_the_service(profile: str) 
 
 
 def test_a_setup_changes_what_it_names_and_nothing_else() -> None:
-    config = compose(["model=base", "server.api_keys=secret"])
+    keys = ["server.api_keys=secret", "ui.password=hidden", "voices.shared=memory://voices"]
+    config = compose(["model=base", *keys])
     setup = with_setup(config, "model.dtype=float16 compile.codec=true")
     assert (setup.model.dtype, setup.compile.codec) == ("float16", True)
     assert with_setup(setup, "model.dtype=bfloat16 compile.codec=null") == config

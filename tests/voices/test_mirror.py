@@ -61,6 +61,7 @@ class Watched:
 
     def read(self, name):
         self.reads.append(name)
+        self._pass("read " + name)
         return self._shelf.read(name)
 
     def create(self, name, data):
@@ -265,6 +266,60 @@ def test_while_the_shelf_is_away_the_copies_serve_and_nothing_is_made(serve, she
     assert server.names() == ["w__Anna.clone.json", "w__Anna.wav"]
     with pytest.raises(StorageError):
         server.mirror.start(1.0)
+
+
+def test_a_shelf_that_is_away_is_not_asked_for_every_strangers_name(serve, shelf):
+    server = serve("here")
+    shelf.cut_off = {"list"}
+    for number in range(100):
+        assert server.voices.get(f"nobody {number}") is None
+    assert shelf.looks == 1
+    server.clock.s += CATCH_UP_GAP_S
+    assert server.voices.get("nobody") is None
+    assert shelf.looks == 2
+
+
+def test_a_voice_that_cannot_be_read_keeps_no_other_away(serve, shelf, clip):
+    shelf.put("w__Anna.wav", clip())
+    shelf.put("w__Berta.wav", clip())
+    shelf.cut_off = {"read w__Anna.wav"}
+    server = serve("here")
+    server.mirror.refresh()
+    assert server.names() == ["w__Berta.wav"]
+    shelf.cut_off = set()
+    server.mirror.refresh()
+    assert server.names() == ["w__Anna.wav", "w__Berta.wav"]
+
+
+def test_a_mount_that_goes_away_takes_no_copies_with_it(make_cfg, serve, clip, tmp_path):
+    server = serve("here")
+    server.mirror = VoiceMirror(
+        open_shelf(str(tmp_path / "mount")), server.folder, print, max_file_bytes=1 << 20
+    )
+    (tmp_path / "mount").mkdir()
+    (tmp_path / "mount" / "w__Anna.wav").write_bytes(clip())
+    server.mirror.refresh()
+    (tmp_path / "mount").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="mounted"):
+        server.mirror.refresh()
+    assert server.names() == ["w__Anna.wav"]
+
+
+def test_details_of_a_voice_that_is_gone_are_not_put_back(serve, shelf, clip):
+    here, there = serve("here"), serve("there")
+    voice = here.clone(clip())
+    there.mirror.refresh()
+    there.clones.delete(voice)
+    with pytest.raises(VoiceNotFoundError):
+        here.clones.update(voice, VoiceDetails(description="new"))
+    assert shelf.list() == {}
+
+
+def test_a_name_in_decomposed_letters_is_fetched_under_its_usual_one(serve, shelf, clip):
+    shelf.put("w__Zoe\u0308.wav", clip())
+    server = serve("here")
+    server.mirror.refresh()
+    assert server.names() == ["w__Zo\u00eb.wav"]
 
 
 def test_an_engines_settings_lead_to_the_copies_which_follow_by_themselves(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from contextlib import contextmanager
 
 import pytest
 
@@ -77,6 +78,27 @@ def test_a_folder_shows_neither_half_written_files_nor_folders(tmp_path):
     (tmp_path / "folder").mkdir()
     assert list(shelf.list()) == ["a"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".clone-part-x", "a", "folder"]
+
+
+def test_a_file_that_vanishes_during_a_look_hides_no_other(tmp_path, monkeypatch):
+    class Vanishes:
+        def __init__(self, entry):
+            self.name, self._entry = entry.name, entry
+
+        def stat(self):
+            (tmp_path / "b").unlink(missing_ok=True)
+            return self._entry.stat()
+
+    @contextmanager
+    def scandir(folder):
+        with listing(folder) as entries:
+            yield map(Vanishes, sorted(entries, key=lambda entry: entry.name))
+
+    listing = os.scandir
+    monkeypatch.setattr("echo.voices.shelf.os.scandir", scandir)
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"whole")
+    assert list(FolderShelf(tmp_path).list()) == ["a", "c"]
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
