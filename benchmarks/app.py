@@ -28,6 +28,7 @@ from benchmarks.record import Record, Row, plain_config, read_record
 from benchmarks.report import say
 from echo.config import EchoConfig, build, prefer_command_line, register_resolvers, shipped_path
 from echo.config.build import build_group
+from echo.engine.threads import default_threads
 from echo.errors import ConfigError, EchoError
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ Measure = Callable[[EchoConfig, T], Sequence[Row]]
 
 POINTER = "record.txt"  # in a job's own folder: where its record lies
 COMMON = ("name", "out", "resume")
-# Not the threads: an engine sets them by its settings, and the jobs of a sweep share a process.
+# Not the threads of PyTorch: the jobs of a sweep share a process, so they may be the last one's.
 SAME_MACHINE = ("cpu", "cores", "gpu", "gpus", "driver", "torch", "commit", "changes")
 
 
@@ -75,7 +76,8 @@ def run_job(name: str, cfg: DictConfig, settings: type[T], measure: Measure[T]) 
     out = Path(cfg.benchmark.out)
     stem = f"{name}-{fingerprint(described, describe_machine())}"
     path = out / f"{stem}.json"
-    if cfg.benchmark.resume and path.is_file():
+    same_subject = not own.get("url")  # what a server answers tells nothing of its sources
+    if cfg.benchmark.resume and same_subject and path.is_file():
         say(f"measured already: {path}", sys.stderr)
         return path
     rows = measure(config, wanted)
@@ -87,6 +89,7 @@ def fingerprint(config: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
     """The same for the same settings, sources and machine."""
     own = {k: v for k, v in config["benchmark"].items() if k not in ("out", "resume")}
     same = {name: machine.get(name) for name in SAME_MACHINE}
+    same["threads"] = config.get("engine", {}).get("cpu_threads") or default_threads()
     text = json.dumps([{**config, "benchmark": own}, same], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

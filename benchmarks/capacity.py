@@ -138,9 +138,9 @@ def try_load(cluster: Cluster, s: CapacitySettings, count: int, voice_size: int)
             order_of(rng.choice(s.text_seconds), sizes, voice, voice_size) for _ in range(asks)
         ]
         crowd.append(Listener(texts, begins=rng.uniform(0.0, min(length, settled))))
-    begun = time.perf_counter()
+    begun = time.process_time()
     outcome = simulate(cluster, crowd, s.seed, window=(settled, s.simulated_seconds))
-    spent = time.perf_counter() - begun
+    spent = time.process_time() - begun
     judged = [each for each in outcome.heard if each.arrived >= settled]
     served = [each for each in judged if not each.refused]
     audio = sum(each.audio_s for each in served) or 1.0

@@ -3,9 +3,9 @@
     python -m benchmarks.compare A B [--limit 1.1] [--confidence 0.99]
 
 A and B are records or folders of records. A metric counts as worse when the whole bootstrap
-interval of its ratio lies beyond the limit: noise alone seldom gets there. Decibels and error rates
-have no ratio; of those the difference of the means counts (``--limit-db``, ``--limit-rate``). Exits
-1 if any is worse, 2 if there is nothing to compare.
+interval of its ratio lies beyond the limit: noise alone seldom gets there. Decibels, error rates
+and gaps have no ratio; of those the difference of the means counts (``--limit-db``,
+``--limit-rate``, ``--limit-gap``). Exits 1 if any is worse, 2 if there is nothing to compare.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from benchmarks.record import Record, RecordError, Row, read_records
 from benchmarks.report import say, table
 
 RESAMPLES = 4000
-FEWEST = 3  # samples on either side: fewer have no interval
+FEWEST = 5  # samples on either side: of fewer all may lie on one side by chance, 1 in 20 of 3
 STEADY_UNITS = ("B",)  # deterministic enough to be judged by a single value
 POOLED = ("voice", "text")  # factors of a quality record that its samples are put together over
 
+VERDICTS = ("worse", "better", "same", "not judged")
 Key = tuple[str, str, tuple[tuple[str, object], ...]]
 
 
@@ -58,19 +59,21 @@ class Change:
 class Bounds:
     """Worse beyond these, with the whole interval of ``confidence``.
 
-    ``ratio``: a factor. ``rate``: a difference of rates that can be 0, such as word errors.
+    ``ratio``: a factor. ``rate``: a difference of rates that can be 0, such as word errors;
+    ``gap_s``: of seconds that can be, such as silence that a listener hears.
     """
 
     ratio: float
     confidence: float
     db: float = 1.0
     rate: float = 0.05
+    gap_s: float = 0.05
 
     def of_difference(self, row: Row, values: np.ndarray) -> float | None:
         """The limit of a metric that is judged by its difference; None: by its ratio."""
         if row.unit == "dB":
             return self.db
-        return self.rate if row.unit == "ratio" and values.min() <= 0 else None
+        return {"ratio": self.rate, "s": self.gap_s}.get(row.unit) if values.min() <= 0 else None
 
 
 def compare(
@@ -78,8 +81,8 @@ def compare(
 ) -> list[Change]:
     """Changes of all metrics that both sides have, the worst first.
 
-    ``more``: ``db`` and ``rate`` of :class:`Bounds`. Metrics with no direction are left out; others
-    that are zero or below somewhere have no ratio and are not judged.
+    ``more``: ``db``, ``rate`` and ``gap_s`` of :class:`Bounds`. Metrics with no direction are left
+    out; counts and bytes that are zero somewhere have no ratio and are not judged.
     """
     bounds = Bounds(limit, confidence, **more)
     left, right = _grouped(a), _grouped(b)
@@ -91,8 +94,7 @@ def compare(
         row = left[key][0]
         x, y = (np.array([r.value for r in side[key]]) for side in (left, right))
         changes.append(_change(key, row, x, y, bounds, rng))
-    order = {"worse": 0, "better": 1, "same": 2, "not judged": 3}
-    return sorted(changes, key=lambda c: (order[c.verdict], -c.size))
+    return sorted(changes, key=lambda c: (VERDICTS.index(c.verdict), -c.size))
 
 
 def _change(
@@ -167,6 +169,10 @@ def _grouped(records: Iterable[Record]) -> dict[Key, list[Row]]:
     return groups
 
 
+def _names(records: Iterable[Record]) -> set[str]:
+    return {f"{each.benchmark}.{row.metric}" for each in records for row in each.rows if row.better}
+
+
 def _differences(a: Sequence[Record], b: Sequence[Record]) -> list[str]:
     """What else changed and may be the reason."""
     names = ("cpu", "cores", "threads", "gpu", "driver", "torch", "commit", "changes")
@@ -188,12 +194,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=1.1, help="worse beyond this factor")
     parser.add_argument("--limit-db", type=float, default=1.0, help="of a difference in dB")
     parser.add_argument("--limit-rate", type=float, default=0.05, help="of error rates")
+    parser.add_argument("--limit-gap", type=float, default=0.05, help="of gaps, in seconds")
     parser.add_argument("--confidence", type=float, default=0.99, help="of the intervals")
     args = parser.parse_args(argv)
     if not args.limit >= 1 or not 0 < args.confidence < 1:
         parser.error("--limit must be at least 1 and --confidence between 0 and 1")
-    if not min(args.limit_db, args.limit_rate) >= 0:
-        parser.error("--limit-db and --limit-rate must be at least 0")
+    if not min(args.limit_db, args.limit_rate, args.limit_gap) >= 0:
+        parser.error("--limit-db, --limit-rate and --limit-gap must be at least 0")
     try:
         a, b = read_records(args.a), read_records(args.b)
     except RecordError as error:
@@ -206,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         confidence=args.confidence,
         db=args.limit_db,
         rate=args.limit_rate,
+        gap_s=args.limit_gap,
     )
     if not changes:
         say("error: the two have no metric in common", sys.stderr)
@@ -217,8 +225,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for c in changes
     ]
     say(table(("", "metric", "A", "B", "", "cost B/A or B-A", "interval"), rows))
-    counts = [f"{sum(c.verdict == v for c in changes)} {v}" for v in ("worse", "better", "same")]
-    say(", ".join(counts))
+    say(", ".join(f"{sum(c.verdict == v for c in changes)} {v}" for v in VERDICTS))
+    for name in sorted(_names(a) - _names(b)):
+        say(f"only in A: {name}")
     return 1 if any(change.verdict == "worse" for change in changes) else 0
 
 

@@ -187,7 +187,7 @@ def report(records: Sequence[Record], picture: Path) -> str:
                         _blocks(record, pick),
                     )
                 )
-    heads = ("", "text s", "voice s", "TTFB ms", "p95", "RTF", "audio s", "s per block")
+    heads = ("", "text s", "voice s", "TTFB ms", "max", "RTF", "audio s", "s per block")
     colds = [
         (
             label(record),

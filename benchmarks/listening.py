@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.speech import texts
 from echo.engine import Engine, SpeechRequest
-from echo.errors import BusyError, EchoError, GenerationError
+from echo.errors import BusyError, GenerationError
 
 BYTES_PER_SAMPLE = 2  # of the server's pcm
 SERVER_TIMEOUT_S = 600.0
@@ -74,12 +74,12 @@ class ServerTarget:
             body["voice"] = line.voice
         headers = {"Content-Type": "application/json", **self._key}
         with closing(self._connect()) as connection:
-            connection.request("POST", "/v1/audio/speech", json.dumps(body), headers)
-            answer = connection.getresponse()
-            if answer.status != 200:
-                self._check(answer.status, answer.read())
-            rate = int(answer.headers["X-Audio-Sample-Rate"])
             try:
+                connection.request("POST", "/v1/audio/speech", json.dumps(body), headers)
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    self._check(answer.status, answer.read())
+                rate = int(answer.headers["X-Audio-Sample-Rate"])
                 while part := answer.read1(1 << 16):
                     yield len(part) / BYTES_PER_SAMPLE / rate
             except (OSError, http.client.HTTPException) as error:
@@ -171,7 +171,7 @@ class Crowd:
     def __init__(self) -> None:
         self.heard: list[Heard] = []
         self._threads: list[threading.Thread] = []
-        self._error: EchoError | None = None
+        self._error: Exception | None = None
         self.stop = threading.Event()
 
     def add(self, what: Callable[[Crowd], None]) -> None:
@@ -180,7 +180,7 @@ class Crowd:
         def run() -> None:
             try:
                 what(self)
-            except EchoError as error:
+            except Exception as error:  # a listener who fails must not just be missing
                 self._error = self._error or error
                 self.stop.set()
 

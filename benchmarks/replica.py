@@ -199,9 +199,6 @@ class Replica:
     def load(self) -> int:
         return len(self._active) + len(self._queued)
 
-    def knows(self, voice: int | None) -> bool:
-        return voice is not None and (voice in self._cache or voice in self._encoding)
-
     def submit(self, order: Order, arrived: float, done: Callable[[Heard], None]) -> bool:
         """False: refused, the queue is full."""
         limits = self._limits

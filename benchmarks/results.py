@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from benchmarks.machine import ROOT
@@ -112,6 +113,8 @@ def table(kept: Sequence[Kept]) -> str:
         file = f"[{each.path.stem}](benchmarks/results/{each.path.name})"
         lines += [f"| {what} | {value} | {where} | {file} |" for what, value in figures(each)]
     notes = [f"{_letter(i)}: {place}." for i, place in enumerate(places)]
+    if any(" ... " in line for line in lines):
+        notes.append(f"In brackets: the {100 * CONFIDENCE:g} % interval of the mean.")
     return "\n".join((*lines, "", *notes)) if kept else ""
 
 
@@ -194,13 +197,7 @@ def against(record: Record) -> Iterator[tuple[str, str, float, float, float, flo
 
 def _throughput(kept: Kept) -> Iterator[tuple[str, str]]:
     record = kept.record
-    served = [
-        (count, load)
-        for count, load in crowds(kept)
-        if not any(record.values("starved_s", **load))
-        and not any(record.values("refused", **load))
-        and median(record.values("ttfb_s", **load)) <= PROMPT_S
-    ]
+    served = list(takewhile(lambda crowd: _served(record, crowd[1]), crowds(kept)))
     if served:
         count, load = served[-1]
         ttfb = median(record.values("ttfb_s", **load))
@@ -216,6 +213,11 @@ def _throughput(kept: Kept) -> Iterator[tuple[str, str]]:
             f"{kept.model}, preset {kept.preset}: seconds of audio in a second",
             f"{max(flat):.1f}",
         )
+
+
+def _served(record: Record, load: dict[str, Factor]) -> bool:
+    lost = (*record.values("starved_s", **load), *record.values("refused", **load))
+    return not any(lost) and median(record.values("ttfb_s", **load)) <= PROMPT_S
 
 
 def _memory(kept: Kept) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,12 @@ def preset_path(name: str, folder: Path) -> Path:
         raise ConfigError(
             f"benchmark.preset_name is {name!r}; use a to z, 0 to 9 and _",
             param="benchmark.preset_name",
+        )
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):  # to be known before the search
+        raise ConfigError(
+            f"{folder} can't be written; set benchmark.preset_folder",
+            param="benchmark.preset_folder",
         )
     if path.is_file() and not path.read_text(encoding="utf-8").startswith(MARK):
         raise ConfigError(

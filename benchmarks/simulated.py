@@ -11,6 +11,7 @@ from typing import Literal
 
 from benchmarks.listening import Heard
 from benchmarks.replica import Costs, Order, Replica, Shape, Use
+from echo.cluster.affinity import in_order
 from echo.engine.task import Limits
 
 RETRY_S = 2.0  # when a refused listener asks for its next text: as the engine tells it
@@ -20,8 +21,9 @@ RETRY_S = 2.0  # when a refused listener asks for its next text: as the engine t
 class Cluster:
     """``replicas`` engines of one kind, each with a device of its own.
 
-    ``route``: ``voice`` sends a request where its voice is, unless that replica has ``slack`` more
-    requests than the least busy one; ``least`` always goes to the least busy.
+    ``route``: ``voice`` sends a request where its voice is at home, as the proxies do
+    (``echo.cluster.affinity``, ``slack`` is ``cluster.voice_slack``); ``least`` always goes to the
+    least busy.
     """
 
     costs: Costs
@@ -30,7 +32,7 @@ class Cluster:
     replicas: int = 1
     cache_bytes: int = 1 << 30
     route: Literal["least", "voice"] = "voice"
-    slack: int = 2
+    slack: float = 1.25
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class _Run:
         self._window = window
         self._busy_at: list[float] = []
         self._replicas = [_replica(cluster, f"{seed}/{i}") for i in range(cluster.replicas)]
+        self._named = {str(i): replica for i, replica in enumerate(self._replicas)}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._ticket = count()
         self._now = 0.0
@@ -143,14 +146,10 @@ class _Run:
         self._begin(replica)
 
     def _route(self, voice: int | None) -> Replica:
-        replicas = self._replicas
-        least = min(replicas, key=lambda replica: replica.load)
-        if self._cluster.route == "least":
-            return least
-        near = [
-            r for r in replicas if r.knows(voice) and r.load <= least.load + self._cluster.slack
-        ]
-        return min(near, key=lambda replica: replica.load) if near else least
+        if self._cluster.route == "least" or voice is None:
+            return min(self._replicas, key=lambda replica: replica.load)
+        loads = {name: replica.load for name, replica in self._named.items()}
+        return self._named[in_order(str(voice), list(loads), loads, self._cluster.slack)[0]]
 
 
 def _replica(cluster: Cluster, seed: str) -> Replica:

@@ -70,7 +70,8 @@ def _speak(engine: Engine, request: SpeechRequest, *, to_the_end: bool) -> Spoke
     if not to_the_end:
         wait_idle(engine)
     ttfb = first - begun
-    before = {"prepare": prepared - begun}
+    left = ttfb - sum(stats.ttfb_stages_s.values())  # work may begin before the call returns
+    before = {"prepare": max(0.0, min(prepared - begun, left))}
     stages = {**before, **stats.ttfb_stages_s}
     return Spoken(
         ttfb_s=ttfb,

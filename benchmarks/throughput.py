@@ -95,7 +95,10 @@ def measure_target(
         for voice in voices:  # warm-up: afterwards all voices are known
             for seconds in s.text_seconds:
                 listen(target, Lines([seconds], [voice], s.seed + 1).next())
-        alone = [listen(target, lines.next(), only_first=True) for _ in range(s.newcomers)]
+        alone = []
+        for _ in range(s.newcomers):
+            time.sleep(s.newcomer_pause_s)  # the one before may still be in work
+            alone.append(listen(target, lines.next(), only_first=True))
         rows += _newcomers(alone, {**common, "load": "alone", "listeners": 0})
         bar.update()
         for count in s.listeners:

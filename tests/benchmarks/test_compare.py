@@ -66,20 +66,22 @@ def test_a_real_slowdown_is_seen_through_the_same_noise() -> None:
 
 
 def test_more_is_better_where_the_metric_says_so() -> None:
-    slow = record([10, 11, 10], metric="audio_per_s", unit="1/s", better="higher")
-    fast = record([20, 21, 20], metric="audio_per_s", unit="1/s", better="higher")
+    slow = record([10, 11, 10, 11, 10], metric="audio_per_s", unit="1/s", better="higher")
+    fast = record([20, 21, 20, 20, 21], metric="audio_per_s", unit="1/s", better="higher")
     assert verdicts(slow, fast) == ["better"]
     assert verdicts(fast, slow) == ["worse"]
 
 
 def test_few_samples_are_not_judged_but_for_bytes() -> None:
     assert verdicts(record([1.0]), record([9.0])) == ["not judged"]
+    assert verdicts(record([1.0] * 4), record([9.0] * 5)) == ["not judged"]
+    assert verdicts(record([1.0] * 5), record([9.0] * 5)) == ["worse"]
     small, large = (record([v], metric="peak", unit="B") for v in (1e9, 2e9))
     assert verdicts(small, large) == ["worse"]
 
 
 def test_only_what_was_measured_alike_is_compared() -> None:
-    assert verdicts(record([1, 1, 1], preset="low"), record([9, 9, 9], preset="default")) == []
+    assert verdicts(record([1] * 5, preset="low"), record([9] * 5, preset="default")) == []
 
 
 def test_error_rates_and_decibels_are_judged_by_their_difference() -> None:
@@ -91,12 +93,20 @@ def test_error_rates_and_decibels_are_judged_by_their_difference() -> None:
 
     assert verdicts(errors(0.1), errors(0.5)) == ["worse"]
     assert verdicts(errors(0.5), errors(0.1)) == ["better"]
-    assert verdicts(record([0.0] * 4, unit="ratio"), record([0.0] * 4, unit="ratio")) == ["same"]
+    assert verdicts(record([0.0] * 5, unit="ratio"), record([0.0] * 5, unit="ratio")) == ["same"]
     tails = [record(rng.normal(mean, 2, 30), metric="tail", unit="dB") for mean in (-60, -60, -50)]
     assert verdicts(tails[0], tails[1]) == ["same"]
     assert verdicts(tails[0], tails[2]) == ["worse"]
     few = [record([mean], metric="tail", unit="dB") for mean in (-60, -20)]
     assert verdicts(*few) == ["not judged"]
+
+
+def test_listeners_who_begin_to_hear_gaps_are_worse() -> None:
+    smooth = record([0.0] * 12, metric="gap_s", listeners=4)
+    starved = record([0.0, 0.9, 0.4] * 4, metric="gap_s", listeners=4)
+    assert verdicts(smooth, starved) == ["worse"]
+    assert verdicts(starved, smooth) == ["better"]
+    assert verdicts(smooth, smooth) == ["same"]
 
 
 def test_equal_error_rates_do_not_cry_wolf() -> None:
@@ -112,7 +122,7 @@ def test_quality_is_compared_over_all_voices_together() -> None:
     def heard(errors: float) -> Record:
         rows = [
             Row("word_error", errors, "ratio", "lower", 0, {"voice": voice, "preset": "low"})
-            for voice in ("a", "b", "c", "d")
+            for voice in ("a", "b", "c", "d", "e")
         ]
         return Record.of("quality", rows, seed=1, config={})
 
@@ -122,10 +132,17 @@ def test_quality_is_compared_over_all_voices_together() -> None:
 
 
 def test_the_program_exits_1_past_the_limit_only(tmp_path, capsys) -> None:
-    a = str(record([1.0, 1.01, 1.02]).write(tmp_path, "a"))
-    b = str(record([1.3, 1.31, 1.33]).write(tmp_path, "b"))
+    a = str(record([1.0, 1.01, 1.02, 1.0, 1.01]).write(tmp_path, "a"))
+    b = str(record([1.3, 1.31, 1.33, 1.32, 1.3]).write(tmp_path, "b"))
     assert main([a, a]) == 0
     assert main([a, b]) == 1
-    assert "worse" in capsys.readouterr().out
+    assert "1 worse, 0 better, 0 same, 0 not judged" in capsys.readouterr().out
+    other = record([1.0] * 5, metric="rtf", unit="ratio").write(tmp_path, "other")
+    assert main([a, str(other)]) == 2
+    (tmp_path / "both").mkdir()
+    record([1.0] * 5).write(tmp_path / "both", "a")
+    record([0.1] * 5, metric="rtf", unit="ratio").write(tmp_path / "both", "c")
+    assert main([str(tmp_path / "both"), a]) == 0
+    assert "only in A: test.rtf" in capsys.readouterr().out
     assert main([a, b, "--limit", "1.5"]) == 0
     assert main([a, str(tmp_path / "none.json")]) == 2

@@ -89,6 +89,13 @@ def test_what_somebody_else_wrote_is_never_overwritten(tmp_path: Path) -> None:
         preset_path("default", tmp_path)
 
 
+def test_a_folder_that_cannot_be_written_is_known_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="preset_folder"):
+        preset_path("mine", tmp_path / "file")
+    assert preset_path("mine", tmp_path / "new" / "folder").parent.name == "folder"
+
+
 def test_a_space_upside_down_is_named() -> None:
     with pytest.raises(ConfigError, match=r"benchmark\.space\.growth"):
         Space(**{**vars(SPACE), "growth": (4.0, 1.0)})

@@ -128,10 +128,10 @@ def test_requests_of_a_voice_that_is_being_encoded_share_the_encoding() -> None:
 
 def test_a_cache_that_is_too_small_encodes_again_and_routing_by_voice_mends_it() -> None:
     costs = replace(COSTS, voice_s=0.05)
-    voices = [Order(((10,),), voice=i % 8, voice_bytes=1) for i in range(4_000)]
+    voices = [Order(((10,),), voice=i % 64, voice_bytes=1) for i in range(4_000)]
     misses = {}
     for route in ("least", "voice"):
-        own = cluster(costs, replicas=4, cache_bytes=3, route=route, slack=20)
+        own = cluster(costs, replicas=4, cache_bytes=24, route=route, slack=20)
         outcome = simulate(own, poisson(voices, 8.0, seed=3))
         misses[route] = sum(use.voice_misses for use in outcome.uses)
     assert misses["voice"] < 0.2 * misses["least"]

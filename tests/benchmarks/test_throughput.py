@@ -15,6 +15,7 @@ from benchmarks.listening import (
     Lines,
     ServerTarget,
     listen,
+    passer_by,
     playback,
     regular,
 )
@@ -99,6 +100,26 @@ def test_refusals_are_counted_and_failures_end_the_run() -> None:
     crowd = Crowd()
     crowd.add(regular(Broken(), Lines([1.0], [None], 1), 5, real_time=True))
     with pytest.raises(GenerationError, match="out of memory"):
+        crowd.join()
+
+
+def test_a_server_that_is_not_there_ends_the_run() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    crowd = Crowd()
+    crowd.add(passer_by(ServerTarget(f"http://127.0.0.1:{port}"), Line("Hello.", None, 0)))
+    with pytest.raises(GenerationError, match="broke off"):
+        crowd.join()
+
+
+def test_whatever_goes_wrong_with_a_listener_is_told() -> None:
+    class Odd:
+        def speak(self, line: Line) -> Iterator[float]:
+            raise ZeroDivisionError
+
+    crowd = Crowd()
+    crowd.add(passer_by(Odd(), Line("Hello.", None, 0)))
+    with pytest.raises(ZeroDivisionError):
         crowd.join()
 
 
