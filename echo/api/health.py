@@ -44,7 +44,10 @@ def health_router(engine: Engine, app: FastAPI) -> APIRouter:
 
     @router.get("/health", summary="State of the server")
     async def health() -> Health:
-        """Answers while the server lives, however busy it is."""
+        """Answers while the server lives, however busy it is; an error where it has to be
+        started again.
+        """
+        engine.check()
         stats = engine.stats()
         return Health(
             model=engine.config.model.name,
@@ -58,8 +61,9 @@ def health_router(engine: Engine, app: FastAPI) -> APIRouter:
     @router.get("/ready", summary="Whether speech can be asked for")
     async def ready() -> Ready:
         """The port opens when the model is loaded and warmed up, so whoever reads this can go on;
-        refused connections mean not yet.
+        refused connections mean not yet, an error that no speech can be expected any more.
         """
+        engine.check()
         return Ready()
 
     @router.get("/", summary="What this server offers")

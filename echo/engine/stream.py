@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections import deque
@@ -16,6 +17,8 @@ from echo.engine.request import GenerationSettings
 from echo.engine.stats import RequestStats
 from echo.errors import CancelledError
 from echo.text import PreparedText
+
+log = logging.getLogger(__name__)
 
 Audio = NDArray[np.float32]
 
@@ -145,7 +148,10 @@ class SpeechStream(Iterator[Audio]):
             self._condition.notify_all()
             listener = self._listener
         if listener is not None:
-            listener()
+            try:
+                listener()
+            except Exception:  # the caller's code, in the thread that serves all
+                log.exception("the listener of a stream failed")
 
 
 def _nothing() -> None:

@@ -45,6 +45,7 @@ class Worker:
         self._active: list[Task] = []
         self._saturated = False  # the next in the queue was found to be too much
         self._closing = False
+        self._broken: str | None = None  # why the thread ended without being asked to
         self._failed_in_a_row = 0
         self._clock = DeviceClock(device, in_flight=STEPS_IN_FLIGHT)
         self._decoding = DeviceClock(lane.device, stream=lane.stream)
@@ -74,6 +75,8 @@ class Worker:
     @property
     def fault(self) -> str | None:
         """Why no request can be expected to succeed, or None."""
+        if self._broken is not None:
+            return self._broken
         if not self._thread.is_alive():
             return "the engine's thread has ended"
         if self._failed_in_a_row >= MAX_FAILED_IN_A_ROW:  # such as a GPU lost to a driver's error
@@ -92,9 +95,12 @@ class Worker:
 
         Raises:
             BusyError: the queue is full.
+            GenerationError: the worker has ended.
         """
         limits = self._limits
         with self._wake:
+            if self._broken is not None:
+                raise GenerationError(f"{self._broken}; start the engine again")
             if self._closing:
                 raise GenerationError("the engine has been closed; make a new one")
             free = 0 if self._saturated else max(0, limits.max_active - len(self._active))
@@ -122,15 +128,30 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
-        while (tasks := self._next_turn()) is not None:
-            self._take_turn(tasks)
-            del tasks  # an idle worker holds no request, and so no networks
+        why = "the engine was closed while this request ran"
+        try:
+            while (tasks := self._next_turn()) is not None:
+                self._take_turn(tasks)
+                del tasks  # an idle worker holds no request, and so no networks
+        except Exception as error:  # the worker's edge: no single request can be blamed
+            log.error("the engine's thread ends: nothing can be generated any more", exc_info=error)
+            why = f"the engine's thread has ended: {type(error).__name__}: {error}"
+            self._broken = why
+        finally:
+            self._end_all(why)
+
+    def _end_all(self, why: str) -> None:
+        """Nobody may wait for a thread that ends; from now on nobody is taken in."""
         with self._wake:
+            self._closing = True
             left = [*self._active, *self._queued]
             self._active, self._queued = [], deque()
         for task in left:
-            task.ops.close()
-            task.feed.end(GenerationError("the engine was closed while this request ran"))
+            try:
+                task.ops.close()
+            except Exception:  # whatever state it was left in
+                log.exception("a generation could not be closed")
+            task.feed.end(GenerationError(why))
 
     def _next_turn(self) -> list[Task] | None:
         with self._wake:
