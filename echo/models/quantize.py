@@ -5,7 +5,8 @@ way in, with a scale per row. Keeping the activations in 16 bits would be a litt
 without a compiler it writes out the weights in 16 bits for every product: 5 bytes moved for each
 weight instead of 2 in bfloat16, and no operation saved. So quantised, a product reads 1 byte and
 runs on the 8-bit units, which suits the first block (bound by the bytes of weights) and long ones
-(bound by operations) alike.
+(bound by operations) alike. In int8 that takes a product of our own on a GPU: see
+:func:`echo.modules.linear.int8_product`.
 
 Only the products inside the blocks are quantised: they are 94 % of the weights. What goes in and
 out (``in_proj``, ``out_proj``) and what depends on t alone (``cond_module``, AdaLN) stays as it is:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,10 @@ def apply_weight(x: Tensor, weight: Tensor) -> Tensor:
     """
     rows = math.prod(x.shape[:-1])
     if is_quantized(weight):
+        parts: Any = weight
+        if x.device.type != "cpu" and parts.qdata.dtype == torch.int8:
+            product = int8_product(x.reshape(rows, -1), parts.qdata, parts.scale)
+            return product.unflatten(0, x.shape[:-1])
         if rows >= MIN_ROWS:
             return F.linear(x, weight)
         padded = F.pad(x.reshape(rows, -1), (0, 0, 0, MIN_ROWS - rows))
@@ -32,6 +37,27 @@ def apply_weight(x: Tensor, weight: Tensor) -> Tensor:
     if x.device.type == "cpu" and x.dtype == torch.bfloat16 and rows < FEW_ROWS:
         return F.linear(weight, x.reshape(rows, -1)).t().unflatten(0, x.shape[:-1])
     return F.linear(x, weight)
+
+
+def int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """``x`` [rows, in] times the transpose of ``weight`` [out, in] int8: [rows, out] like ``x``.
+
+    ``scale`` [out, 1] float32. Each row of ``x`` is rounded to 8 bits of its own largest number.
+
+    What torchao does, but issued without waiting for the GPU and without copying the weights: its
+    product without a compiler prints its operands to see whether they are real, which a CUDA graph
+    does not allow either, and turns the weights round. cuBLAS wants them as they lie here: their
+    transpose is the column-major operand that its 8-bit kernels take.
+    """
+    rows = len(x)
+    largest = x.abs().amax(dim=1, keepdim=True).float()
+    row_scale = (largest / 127.5).clamp_(min=torch.finfo(torch.float32).eps)
+    rounded = (x * (1.0 / row_scale)).round_().clamp_(-128, 127).to(torch.int8)
+    if rows < MIN_ROWS:
+        rounded = F.pad(rounded, (0, 0, 0, MIN_ROWS - rows))
+    sums = torch._int_mm(rounded, weight.t())[:rows]
+    # In float32: a sum times one scale can be more than float16 holds.
+    return (sums * row_scale).mul_(scale.t()).to(x.dtype)
 
 
 class QuantizedLinear(nn.Linear):

@@ -16,15 +16,17 @@ import parity
 from echo.config.schema import LoraConfig
 from echo.errors import ConfigError
 from echo.models.dit import DiTConfig, EchoDiT
+from echo.models.graphs import cuda_recorder
 from echo.models.load import load_dit
 from echo.models.quantize import is_chosen, quantize_weight, quantizer, stored_bytes
 from echo.modules.fusing import FusedProjections, fuse_
-from echo.modules.linear import MIN_ROWS, apply_weight, is_quantized, join_rows
+from echo.modules.linear import MIN_ROWS, apply_weight, int8_product, is_quantized, join_rows
 from golden import PARITY
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)  # only named, never asked
 F32 = torch.float32
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def tiny(quantize: str | None, dtype: torch.dtype = F32) -> EchoDiT:
@@ -120,6 +122,52 @@ def test_a_row_does_not_depend_on_its_company_nor_on_their_number() -> None:
     torch.testing.assert_close(apply_weight(rows[None, :4], weight), alone[None, :4])
 
 
+@pytest.mark.parametrize("rows", [1, MIN_ROWS - 1, MIN_ROWS, 300])
+@pytest.mark.parametrize("dtype", [F32, torch.bfloat16, torch.float16])
+def test_the_product_for_gpus_is_that_of_torchao(rows: int, dtype: torch.dtype) -> None:
+    full = torch.randn(96, 64) * torch.rand(96, 1)
+    weight: Any = quantizer("int8", CPU, dtype)(full.to(dtype))
+    x = (torch.randn(rows, 64) * torch.rand(rows, 1) * 10).to(dtype)
+    ours = int8_product(x, weight.qdata, weight.scale)
+    assert ours.shape == (rows, 96)
+    assert ours.dtype == dtype
+    # In 16 bits torchao rounds more often: the scale of a row, and each product before the last.
+    assert relative_error(ours, apply_weight(x, weight)) < (1e-6 if dtype == F32 else 0.01)
+    assert relative_error(ours, x.float() @ full.to(dtype).float().T) < 0.015
+
+
+def test_the_product_for_gpus_is_exact_where_eight_bits_are() -> None:
+    """Against sums made by hand: a scale of 1 for both, and whole numbers."""
+    x, weight = torch.randint(-9, 9, (20, 32)), torch.randint(-127, 128, (16, 32))
+    x[:, 0] = 127
+    scale = torch.ones(16, 1)
+    ours = int8_product(x.float() * (127.5 / 127), weight.to(torch.int8), scale)
+    assert relative_error(ours, (x @ weight.T).float() * (127.5 / 127)) < 0.02
+    zeros = int8_product(torch.zeros(3, 32), weight.to(torch.int8), scale)
+    assert torch.equal(zeros, torch.zeros(3, 16))
+
+
+def test_the_product_for_gpus_holds_sums_that_float16_does_not() -> None:
+    x = torch.full((20, 4096), 60.0, dtype=torch.float16)
+    full = torch.full((16, 4096), 0.2, dtype=torch.float16)
+    weight: Any = quantizer("int8", CPU, torch.float16)(full)
+    ours = int8_product(x, weight.qdata, weight.scale)
+    assert float(weight.qdata[0].sum(dtype=torch.int64)) * 60 > torch.finfo(torch.float16).max
+    torch.testing.assert_close(ours.float(), torch.full((20, 16), 49152.0), rtol=0.02, atol=0.0)
+
+
+def test_the_product_for_gpus_can_be_compiled_as_a_whole() -> None:
+    weight: Any = quantizer("int8", CPU, F32)(torch.randn(48, 32))
+    x = torch.randn(30, 32)
+
+    def product(x: Tensor, weight: Any) -> Tensor:
+        return int8_product(x, weight.qdata, weight.scale)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(product, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, weight), product(x, weight))
+
+
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_joined_rows_are_the_joined_weight_quantised(kind: str) -> None:
     import torchao.quantization as ao
@@ -204,7 +252,7 @@ def test_a_gpu_that_can_is_taken() -> None:
         quantizer(kind, GPU, torch.float16, capability=lambda _, c=capability: c)  # type: ignore[misc]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@cuda
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 def test_on_a_gpu_the_velocity_is_near_that_of_the_full_weights(kind: str) -> None:
     device = torch.device("cuda", 0)
@@ -219,6 +267,42 @@ def test_on_a_gpu_the_velocity_is_near_that_of_the_full_weights(kind: str) -> No
         pairs = zip(eight.encode_text(x), full.encode_text(x), strict=True)
         errors = [relative_error(a[0], b[0]) for a, b in pairs]
     assert max(errors) < (0.04 if kind == "int8" else 0.1)
+
+
+@pytest.fixture
+def on_gpu() -> tuple[Tensor, Tensor]:
+    """Some rows, and a weight in int8."""
+    device, dtype = torch.device("cuda", 0), torch.bfloat16
+    weight = quantizer("int8", device, dtype)(torch.randn(96, 64, device=device, dtype=dtype))
+    return torch.randn(40, 64, device=device, dtype=dtype), weight
+
+
+@cuda
+@pytest.mark.parametrize("rows", [5, 17, 40])
+@torch.inference_mode()
+def test_on_a_gpu_a_product_waits_for_nothing(on_gpu: tuple[Tensor, Tensor], rows: int) -> None:
+    x, weight = on_gpu[0][:rows], on_gpu[1]
+    expected = apply_weight(x.cpu(), weight.cpu())
+    apply_weight(x, weight)  # what is set up at the first call may wait
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ours = apply_weight(x, weight)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert relative_error(ours.cpu(), expected) < 0.01
+
+
+@cuda
+@torch.inference_mode()
+def test_on_a_gpu_a_product_can_be_recorded(on_gpu: tuple[Tensor, Tensor]) -> None:
+    x, weight = on_gpu
+    out = torch.empty(40, 96, dtype=x.dtype, device=x.device)
+    record = cuda_recorder(x.device)
+    replay = record(lambda: out.copy_(apply_weight(x, weight)))
+    x.mul_(3.0)
+    replay()
+    assert torch.equal(out, apply_weight(x, weight))
 
 
 def test_loading_torchao_leaves_its_log_as_it_was() -> None:
