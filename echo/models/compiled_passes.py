@@ -13,9 +13,11 @@ from torch import Tensor
 from echo.models.dit import EchoDiT, PackedStep
 from echo.models.passes import OnePass, Pieces, PlainPasses, between, enter, leave
 from echo.modules.attention import Packing
+from echo.modules.linear import FEW_ROWS, MIN_ROWS
 
 log = logging.getLogger(__name__)
 
+LENGTHS = (40, MIN_ROWS - 1, FEW_ROWS)  # of latents: on each side of where products change
 FEWEST = 2  # of latents and of times: the compiler makes the number 1 a case of its own
 
 
@@ -40,12 +42,12 @@ class CompiledPasses:
 
     def warm_up(self, model: EchoDiT) -> None:
         """Compile, before anybody waits for it."""
-        step = blank_step(model, latents=40, times=3)
-        running = self.begin(model, step)
-        heads = running.enter()
-        for layer in range(len(model.blocks) - 1):
-            heads = running.between(layer, torch.zeros_like(heads[0]))
-        running.leave(torch.zeros_like(heads[0]))
+        for latents in LENGTHS:
+            running = self.begin(model, blank_step(model, latents=latents, times=3))
+            heads = running.enter()
+            for layer in range(len(model.blocks) - 1):
+                heads = running.between(layer, torch.zeros_like(heads[0]))
+            running.leave(torch.zeros_like(heads[0]))
 
     def _compiled(
         self, piece: Callable[..., Any], backend: str | Callable[..., Any]

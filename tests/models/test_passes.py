@@ -8,18 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from echo.models.compile import watch_recompiles
-from echo.models.compiled_passes import CompiledPasses
+from echo.models.compiled_passes import CompiledPasses, blank_step
 from echo.models.dit import EchoDiT
 from echo.models.graphs import MOST_TIMES, GraphedPasses, cuda_recorder
+from echo.models.load import load_dit
 from echo.models.passes import Passes, Pieces, PlainPasses, between, enter, leave
 from echo.modules.attention import Packing, attend_packed, attend_with_contexts
 from echo.modules.fusing import fuse_
+from echo.modules.linear import FEW_ROWS, MIN_ROWS
 from echo.sampling.packing import StepRequest, pack, row_context, velocities
 from echo.sampling.schedule import StepTables
 from golden import golden_dit
@@ -105,6 +109,23 @@ def test_after_the_warm_up_no_company_makes_anything_compile(model: EchoDiT) -> 
     assert len(at_first) == 3  # one for each piece, whatever the number of layers
     with compilations() as later:
         assert_same(spoken_by(model, passes), expected)
+    assert later == []
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+@torch.inference_mode()
+def test_nor_does_any_number_of_latents(toy_folder: Path, quantize: str | None) -> None:
+    """On each side of where a product with few rows is taken another way."""
+    torch._dynamo.reset()
+    settings: dict[str, Any] = {"dtype": torch.bfloat16, "quantize": quantize, "fuse": True}
+    model = load_dit(str(toy_folder), device="cpu", weights="random", **settings)
+    passes = warmed(CompiledPasses(backend="eager"), model)
+    assert passes.compiled
+    with compilations() as later:
+        for latents in (2, MIN_ROWS - 1, MIN_ROWS, FEW_ROWS - 1, FEW_ROWS, FEW_ROWS + 40):
+            step = blank_step(model, latents=latents, times=1)
+            plain, compiled = (p.begin(model, step).enter()[0] for p in (PlainPasses(), passes))
+            torch.testing.assert_close(compiled, plain)
     assert later == []
 
 
