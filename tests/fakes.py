@@ -1,9 +1,10 @@
-"""Stand-ins that make a generation predictable."""
+"""Stand-ins that make a generation predictable, and a look at what is compiled."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,3 +60,15 @@ class ScriptedDetector:
     def speech_spans(self, samples: Any, sample_rate: int) -> list[tuple[float, float]]:
         self.seen.append(samples)
         return [(self.left.pop(0) / 1000, len(samples) / sample_rate)]
+
+
+@contextmanager
+def compilations() -> Iterator[list[object]]:
+    """What is compiled in the meantime."""
+    seen: list[object] = []
+    handler = torch._dynamo.callback.callback_handler
+    note = handler.register_start_callback(seen.append)
+    try:
+        yield seen
+    finally:
+        handler.remove_start_callback(note)

@@ -30,6 +30,7 @@ from echo.errors import GenerationError, InvalidRequestError
 from echo.models.compile import (
     compile_components,
     save_artifacts,
+    warm_up_codec,
     warm_up_passes,
     watch_recompiles,
 )
@@ -211,7 +212,7 @@ class Engine:
         if text is None:
             return
         begun = time.monotonic()
-        in_passing_thread(partial(warm_up_passes, self.components.models))
+        in_passing_thread(partial(_prepare, self.components))
         audio = self.synthesize(SpeechRequest(text, voice=self.config.engine.warmup_voice, seed=0))
         peak = float(np.abs(audio).max()) if len(audio) else 0.0
         log.info(
@@ -262,7 +263,8 @@ class Engine:
         assert self._load is not None
         components = replace(in_passing_thread(self._load), lane=self._lane)
         if self._compiled:
-            in_passing_thread(partial(warm_up_passes, components.models))
+            in_passing_thread(partial(_prepare, components))
+            self._watching = watch_recompiles()
         return components
 
     def _forget_networks(self) -> None:
@@ -284,3 +286,9 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _prepare(components: Components) -> None:
+    """Compile and record what was set up, so that no listener waits for it."""
+    warm_up_passes(components.models)
+    components.lane.run(partial(warm_up_codec, components.codec))

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 PIECE_LATENTS = 16  # length the codec is compiled for: divides the blocks of the presets
 
+Backend = str | Callable[..., Any]  # of torch.compile
+
 
 class CompiledInPieces:
     """The codec's decoder, compiled for one length: whatever is left over runs uncompiled.
@@ -32,9 +35,13 @@ class CompiledInPieces:
     Blocks and cut tails come in many lengths, and each would be compiled anew, for minutes.
     """
 
-    def __init__(self, decoder: Callable[..., Tensor], piece: int) -> None:
+    def __init__(
+        self, decoder: Callable[..., Tensor], piece: int, backend: Backend = "inductor"
+    ) -> None:
         self._plain = decoder
-        self._compiled: Callable[..., Tensor] | None = torch.compile(decoder, dynamic=False)
+        self._compiled: Callable[..., Tensor] | None = torch.compile(
+            decoder, dynamic=False, backend=backend
+        )
         self._piece = piece
 
     def __call__(self, x: Tensor, state: SequenceState | None = None) -> Tensor:
@@ -64,7 +71,7 @@ class CompiledInPieces:
 def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileConfig) -> bool:
     """Set up in place what ``config`` asks for; None means: the codec, where it is on CUDA.
 
-    Returns whether anything was. :func:`warm_up_passes` then does the work for the models.
+    Returns whether anything was. :func:`warm_up_passes` and :func:`warm_up_codec` then do the work.
     """
     # With a LoRA for the first block there are two models; the second one holds it.
     chosen = models[1:] if config.lora_only and len(models) > 1 else models
@@ -97,6 +104,19 @@ def warm_up_passes(models: Sequence[EchoDiT]) -> None:
         begun = time.perf_counter()
         model.passes.warm_up(model)
         log.info("the model's passes are ready, after %.1f s", time.perf_counter() - begun)
+
+
+@torch.inference_mode()
+def warm_up_codec(codec: S1DAC) -> None:
+    """Compile the decoder if that was set up; takes seconds to minutes."""
+    if not isinstance(codec.decoder.forward, CompiledInPieces):
+        return
+    begun = time.perf_counter()
+    state = codec.init_state()
+    zeros = torch.zeros(1, codec.config.latent_dim, PIECE_LATENTS, device=codec.device)
+    for _ in range(2):  # from a stream's first state, and from what that became
+        codec.decode(zeros, state)
+    log.info("the codec is ready, after %.1f s", time.perf_counter() - begun)
 
 
 def watch_recompiles() -> Callable[..., None]:

@@ -34,7 +34,9 @@ class ConvState:
     def extend(self, x: Tensor) -> Tensor:
         """``x`` [B, C, T] with what came before it in front; remembers the new tail."""
         x = torch.cat((self.tail, x), dim=-1)
-        self.tail = x[..., x.shape[-1] - self.tail.shape[-1] :].clone()
+        tail = x[..., x.shape[-1] - self.tail.shape[-1] :]
+        # Also where nothing is kept: a compiler would take the strides of a view for a new case.
+        self.tail = tail.clone(memory_format=torch.contiguous_format)
         return x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
 import time
 import weakref
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
 
 from echo.api.app import create_app
@@ -22,6 +24,9 @@ from echo.engine import Engine, SpeechRequest
 from echo.engine.components import Components
 from echo.engine.resident import Resident
 from echo.errors import CheckpointError, UnavailableError
+from echo.models.codec import S1DAC
+from echo.models.compile import PIECE_LATENTS, CompiledInPieces
+from fakes import compilations
 
 IDLE = "engine.idle_unload_seconds=0.2"
 REQUEST = SpeechRequest("Hello there.", seed=3)
@@ -42,7 +47,20 @@ class Loader:
         if self.fault is not None:
             raise self.fault
         own = self.source
-        return Components.from_parts(deepcopy(own.model), own.codec, own.pca)
+        return Components.from_parts(deepcopy(own.model), self.codec(), own.pca)
+
+    def codec(self) -> S1DAC:
+        return self.source.codec
+
+
+class CompilingLoader(Loader):
+    """Sets up its codec to be compiled, by a compiler that does nothing."""
+
+    def codec(self) -> S1DAC:
+        codec = deepcopy(self.source.codec)
+        piece = PIECE_LATENTS * math.prod(codec.config.downsample)
+        codec.decoder.forward = CompiledInPieces(codec.decoder.forward, piece, backend="eager")  # type: ignore[method-assign]
+        return codec
 
 
 @pytest.fixture
@@ -218,6 +236,25 @@ def test_counts_go_on_over_a_reload(sleepy: Callable[..., Engine]) -> None:
     wait_for(lambda: state(engine) == "unloaded")
     engine.synthesize(REQUEST)
     assert engine.stats()["worker"]["steps"] == 2 * steps
+
+
+def test_after_a_reload_no_listener_waits_for_the_compiler(
+    toy_components: Components, toy_config: Callable[..., EchoConfig], tmp_path: Path
+) -> None:
+    load = CompilingLoader(toy_components)
+    config = toy_config(IDLE, f"compile.cache_dir='{tmp_path}'")
+    torch._dynamo.reset()
+    with Engine(config, load(), load=load) as engine:
+        engine._compiled = True
+        with engine.using():
+            engine.warm_up()
+            before = engine.synthesize(REQUEST)
+        wait_for(lambda: state(engine) == "unloaded")
+        with compilations() as at_load, engine.using(), compilations() as later:
+            assert len(at_load) == 1  # the decoder, whatever it was given before
+            np.testing.assert_allclose(engine.synthesize(REQUEST), before, atol=1e-5)
+            assert later == []
+            assert engine._watching is not None
 
 
 def test_the_server_tells_its_state_and_answers_503_while_it_cannot_load(

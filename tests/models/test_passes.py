@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from echo.modules.fusing import fuse_
 from echo.modules.linear import FEW_ROWS, MIN_ROWS
 from echo.sampling.packing import StepRequest, pack, row_context, velocities
 from echo.sampling.schedule import StepTables
+from fakes import compilations
 from golden import golden_dit
 
 # (latents, text, voice latents, start, guided) of the requests that share a pass
@@ -81,18 +81,6 @@ def spoken_by(model: EchoDiT, passes: Passes) -> list[Tensor]:
 def assert_same(ours: list[Tensor], expected: list[Tensor], tolerance: float = 1e-4) -> None:
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
-
-
-@contextmanager
-def compilations() -> Iterator[list[object]]:
-    """What is compiled in the meantime."""
-    seen: list[object] = []
-    handler = torch._dynamo.callback.callback_handler
-    note = handler.register_start_callback(seen.append)
-    try:
-        yield seen
-    finally:
-        handler.remove_start_callback(note)
 
 
 @torch.inference_mode()
