@@ -157,6 +157,10 @@ def _give_back() -> None:
     """What was freed, to the GPU and to the system: PyTorch and glibc keep it for themselves."""
     gc.collect()  # compiled functions and the modules they belong to hold each other
     if torch.cuda.is_available():
+        # A private call, as there is no other; what was recorded with them has been dropped.
+        clear_workspaces = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+        if clear_workspaces is not None:
+            clear_workspaces()
         torch.cuda.empty_cache()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none

@@ -36,7 +36,7 @@ class GraphedPasses:
         """What is recorded are the pieces of ``others``, for these numbers of latents."""
         self._others = others
         self._sizes = sorted(sizes)
-        self._graphs: tuple[_Graphs, ...] = ()
+        self._graphs: tuple[_Graphs, ...] = ()  # the smallest first
 
     @property
     def pieces(self) -> Pieces:
@@ -57,32 +57,38 @@ class GraphedPasses:
     def warm_up(self, model: EchoDiT, record: Recorder | None = None) -> None:
         """Record all graphs; if that fails, say so once and go on without any."""
         self._others.warm_up(model)
-        record = record or cuda_recorder(model.device)
-        buffers, made = _Buffers.of(model, self._sizes[-1]), []
+        made: list[_Graphs] = []
         try:
-            for latents in tqdm(self._sizes, desc="recording CUDA graphs", disable=None):
+            record = record or cuda_recorder(model.device)
+            buffers = _Buffers.of(model, self._sizes[-1])
+            # The largest first: what it works in then serves all others.
+            for latents in tqdm(self._sizes[::-1], desc="recording CUDA graphs", disable=None):
                 made.append(_record(model, self.pieces, buffers.first(latents), record))
-        except RuntimeError as error:
+        except RuntimeError as error:  # also where memory is short
             first = str(error).strip().splitlines()[0]
             log.warning("the model runs without CUDA graphs, recording failed: %s", first)
             return
-        self._graphs = tuple(made)
+        self._graphs = tuple(reversed(made))
 
 
 def cuda_recorder(device: torch.device) -> Recorder:
-    """Records work as a CUDA graph on ``device``; all graphs share their memory."""
-    pool = torch.cuda.graph_pool_handle()
+    """Records work as a CUDA graph on ``device``; all graphs share their memory.
+
+    And one stream: memory is kept by stream, and so are the workspaces of cuBLAS. PyTorch's own
+    is of whichever device recorded first in this process.
+    """
+    pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def record(work: Callable[[], None]) -> Replay:
         with torch.cuda.device(device):
-            side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(2):  # what is set up at the first call must not be recorded
                     work()
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            mode = "thread_local"  # other threads may go on with what they do
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode=mode):
                 work()
         return graph.replay
 

@@ -220,6 +220,33 @@ def test_if_recording_fails_it_is_told_and_the_model_goes_on(
     assert_same(spoken_by(model, passes), expected)
 
 
+@torch.inference_mode()
+def test_also_if_there_is_no_memory_for_the_buffers(
+    model: EchoDiT, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = spoken_by(model, PlainPasses())
+    passes = GraphedPasses(PlainPasses(), sizes=(8, 2**42))
+    with caplog.at_level(logging.WARNING, logger="echo"):
+        passes.warm_up(model, Recording())
+    assert "without CUDA graphs" in caplog.text
+    assert not passes.recorded
+    assert_same(spoken_by(model, passes), expected)
+
+
+@torch.inference_mode()
+def test_the_largest_graph_is_recorded_first(model: EchoDiT) -> None:
+    """Else each larger one would take memory anew."""
+    sizes: list[int] = []
+
+    def noted(model: EchoDiT, x: Tensor, *more: Any) -> Any:
+        sizes.append(len(x))
+        return enter(model, x, *more)
+
+    passes = GraphedPasses(PlainPasses(Pieces(noted, between, leave)), sizes=(8, 64, 24))
+    passes.warm_up(model, Recording())
+    assert sizes == [64, 24, 8]
+
+
 def test_pieces_can_be_replaced_one_by_one(model: EchoDiT) -> None:
     calls = []
 
