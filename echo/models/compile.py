@@ -16,7 +16,7 @@ from torch import Tensor
 
 from echo.config.schema import CompileConfig
 from echo.models.codec import S1DAC
-from echo.models.compiled_passes import CompiledPasses
+from echo.models.compiled_passes import CompiledPasses, failed_to_compile, first_line
 from echo.models.dit import EchoDiT
 from echo.models.graphs import GraphedPasses
 from echo.models.passes import PlainPasses
@@ -39,6 +39,7 @@ class CompiledInPieces:
         self, decoder: Callable[..., Tensor], piece: int, backend: Backend = "inductor"
     ) -> None:
         self._plain = decoder
+        self._proven = False
         self._compiled: Callable[..., Tensor] | None = torch.compile(
             decoder, dynamic=False, backend=backend
         )
@@ -59,12 +60,18 @@ class CompiledInPieces:
 
     def _whole(self, part: Tensor, state: SequenceState) -> Tensor:
         if self._compiled is not None:
+            # What fails half way through may have advanced some of the state.
+            trial = state if self._proven else state.clone()
             try:
-                return self._compiled(part, state)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                first = str(error).strip().splitlines()[0]
-                log.warning("the codec runs uncompiled, compiling failed: %s", first)
+                audio = self._compiled(part, trial)
+            except Exception as error:
+                if not failed_to_compile(error, self._proven):
+                    raise
+                log.warning("the codec runs uncompiled, compiling failed: %s", first_line(error))
                 self._compiled = None
+            else:
+                self._proven, state.states = True, trial.states
+                return audio
         return self._plain(part, state)
 
 
@@ -154,11 +161,28 @@ def load_artifacts(config: CompileConfig) -> None:
 def save_artifacts(config: CompileConfig) -> None:
     """Keep what was compiled so far for the next start; nothing compiled: nothing written."""
     artifacts = torch.compiler.save_cache_artifacts()
-    if artifacts is None:
-        return
-    path = artifacts_path(config)
+    if artifacts is not None:
+        write_artifacts(artifacts_path(config), artifacts[0])
+
+
+def write_artifacts(path: Path, content: bytes) -> None:
+    """Without them the next start compiles again: no reason not to serve."""
+    try:
+        _write_whole(path, content)
+    except OSError as error:
+        log.warning("compiled artefacts could not be kept: %s", error)
+    else:
+        log.info("compiled artefacts saved to %s", path)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """All of it or nothing, however many processes write at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(artifacts[0])
-    partial.replace(path)
-    log.info("compiled artefacts saved to %s", path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}-", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -53,22 +53,39 @@ class CompiledPasses:
         self, piece: Callable[..., Any], backend: str | Callable[..., Any]
     ) -> Callable[..., Any]:
         compiled = torch.compile(piece, backend=backend)
+        proven = False
 
         def run(*args: Any) -> Any:
+            nonlocal proven
             if self._failed:
                 return piece(*args)
             for each in args:
                 if isinstance(each, Tensor):
                     torch._dynamo.maybe_mark_dynamic(each, 0)
             try:
-                return compiled(*args)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                first = str(error).strip().splitlines()[0]
-                log.warning("the model runs uncompiled, compiling failed: %s", first)
+                result = compiled(*args)
+                proven = True
+                return result
+            except Exception as error:
+                if not failed_to_compile(error, proven):
+                    raise
+                log.warning("the model runs uncompiled, compiling failed: %s", first_line(error))
                 self._failed = True
             return piece(*args)
 
         return run
+
+
+def failed_to_compile(error: Exception, proven: bool) -> bool:
+    """Whether ``error`` is the compiler's: by its kind or, of what has not run before, any. Triton
+    finds at a kernel's first launch that it lacks a compiler or room, and says so as it likes."""
+    return not proven or isinstance(error, torch._dynamo.exc.TorchDynamoException)
+
+
+def first_line(error: Exception) -> str:
+    """Its kind and what it says, for a log."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def blank_step(model: EchoDiT, *, latents: int, times: int) -> PackedStep:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT, PackedStep
 from echo.models.passes import Flow, Heads, OnePass, Passes, Pieces
 
@@ -65,8 +66,8 @@ class GraphedPasses:
             for latents in tqdm(self._sizes[::-1], desc="recording CUDA graphs", disable=None):
                 made.append(_record(model, self.pieces, buffers.first(latents), record))
         except RuntimeError as error:  # also where memory is short
-            first = str(error).strip().splitlines()[0]
-            log.warning("the model runs without CUDA graphs, recording failed: %s", first)
+            reason = first_line(error)
+            log.warning("the model runs without CUDA graphs, recording failed: %s", reason)
             return
         self._graphs = tuple(reversed(made))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from echo.models.compile import watch_recompiles
+from echo.models.codec import StreamingSequential
+from echo.models.compile import CompiledInPieces, watch_recompiles, write_artifacts
 from echo.models.compiled_passes import CompiledPasses, blank_step
 from echo.models.dit import EchoDiT
 from echo.models.graphs import MOST_TIMES, GraphedPasses, cuda_recorder
@@ -23,10 +26,11 @@ from echo.models.passes import Passes, Pieces, PlainPasses, between, enter, leav
 from echo.modules.attention import Packing, attend_packed, attend_with_contexts
 from echo.modules.fusing import fuse_
 from echo.modules.linear import FEW_ROWS, MIN_ROWS
+from echo.modules.streaming import SequenceState
 from echo.sampling.packing import StepRequest, pack, row_context, velocities
 from echo.sampling.schedule import StepTables
 from fakes import compilations
-from golden import golden_dit
+from golden import golden_codec, golden_dit
 
 # (latents, text, voice latents, start, guided) of the requests that share a pass
 COMPANIES: list[list[tuple[int, int, int, int, bool]]] = [
@@ -149,6 +153,88 @@ def test_if_compiling_fails_it_is_told_once_and_the_model_goes_on(
         assert_same(spoken_by(model, passes), expected)
     assert caplog.text.count("runs uncompiled") == 1
     assert not passes.compiled
+
+
+def failing_at(call: int) -> Callable[..., Any]:
+    """A backend whose code raises at its ``call``-th run, from 1 on, as a kernel's launch may."""
+    runs: list[int] = []
+
+    def backend(graph: Any, inputs: Any) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            runs.append(1)
+            if len(runs) == call:
+                raise subprocess.CalledProcessError(1, ["gcc"])
+            return graph(*args)
+
+        return run
+
+    return backend
+
+
+def test_what_fails_only_at_its_first_run_failed_to_compile_too(
+    model: EchoDiT, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch._dynamo.reset()
+    expected = spoken_by(model, PlainPasses())
+    with caplog.at_level(logging.WARNING, logger="echo"):
+        passes = warmed(CompiledPasses(backend=failing_at(1)), model)
+        assert_same(spoken_by(model, passes), expected)
+    assert caplog.text.count("runs uncompiled") == 1
+    assert "CalledProcessError" in caplog.text
+    assert not passes.compiled
+
+
+@torch.inference_mode()
+def test_what_fails_later_on_is_no_matter_of_compiling(model: EchoDiT) -> None:
+    torch._dynamo.reset()
+    passes = CompiledPasses(backend=failing_at(2))
+    step = blank_step(model, latents=40, times=3)
+    passes.begin(model, step).enter()
+    with pytest.raises(subprocess.CalledProcessError):
+        passes.begin(model, step).enter()
+    assert passes.compiled
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@torch.inference_mode()
+def test_a_codec_that_fails_at_its_first_run_goes_on_from_where_it_was(call: int) -> None:
+    """At 2 the decoder is cut in two, and the first half has gone on already."""
+
+    codec = golden_codec()
+    first, *others = codec.decoder.model
+    rest = StreamingSequential(*others)
+
+    def cut(x: Tensor, state: SequenceState) -> Tensor:
+        y = first(x, state.states[0])
+        if call == 2:
+            torch._dynamo.graph_break()
+        return rest(y, SequenceState(state.states[1:]))
+
+    torch._dynamo.reset()
+    like = torch.zeros(1)
+    state, plain = (codec.decoder.init_state(1, like) for _ in range(2))
+    x = torch.randn(1, codec.config.latent_dim, 12, generator=torch.Generator().manual_seed(0))
+    compiled = CompiledInPieces(cut, 4, backend=failing_at(call))
+    ours = torch.cat([compiled(part, state) for part in x.split(4, dim=-1)], dim=-1)
+    torch.testing.assert_close(ours, codec.decoder(x, plain))
+
+
+def test_artefacts_that_cannot_be_kept_stop_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING, logger="echo"):
+        write_artifacts(tmp_path / "file" / "artefacts.bin", b"code")
+    assert "could not be kept" in caplog.text
+
+
+def test_artefacts_are_whole_whoever_else_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "artefacts.bin"
+    contents = [bytes([i]) * 1_000_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda content: write_artifacts(path, content), contents))
+    assert path.read_bytes() in contents
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
 class Recording:
