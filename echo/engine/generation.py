@@ -240,13 +240,14 @@ class Generation:
         if latent.shape[1] == 0:
             return torch.zeros(0), state
         pieces: list[Tensor] = []
-        for piece in latent.split(DECODE_PIECE_LATENTS, dim=1):
+        # Now that it is final: at each piece the lane would wait for the steps of others, too.
+        for piece in c.lane.take(latent).split(DECODE_PIECE_LATENTS, dim=1):
 
             def decode(piece: Tensor = piece) -> Tensor:
-                z_q = c.pca.from_latent(piece.to(c.codec.device))
+                z_q = c.pca.from_latent(piece)
                 return c.codec.decode(z_q.transpose(1, 2), state)[0, 0]
 
-            in_lane = partial(c.lane.run, decode, piece)
+            in_lane = partial(c.lane.run, decode)
             pieces.append((yield Call("codec", in_lane, latents=piece.shape[1])))
             self._plan.decoded(piece.shape[1])
         return c.lane.run(partial(torch.cat, pieces)), state

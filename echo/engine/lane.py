@@ -15,7 +15,7 @@ T = TypeVar("T")
 class Lane:
     """Work that goes on beside what the caller issues next; on a CPU simply done at once.
 
-    What is made in a lane is used in it only, or by the host.
+    What is made in a lane is used in it only, or by the host; what is made elsewhere is taken first.
     """
 
     def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:
@@ -29,14 +29,17 @@ class Lane:
             return cls(device)
         return cls(device, torch.cuda.Stream(device, priority=-1))
 
-    def run(self, work: Callable[[], T], *uses: Tensor) -> T:
-        """Issue ``work`` after all that was issued so far; ``uses``: what it takes from there."""
-        if self.stream is None:
-            return work()
-        for tensor in uses:
-            if tensor.device == self.device:
-                self.stream.wait_stream(torch.cuda.current_stream(tensor.device))
-                tensor.record_stream(self.stream)
+    def take(self, made: Tensor) -> Tensor:
+        """``made`` for what is run in the lane from now on: there all that comes waits until it is
+        made, but not for what is issued elsewhere later, such as the next steps of others."""
+        made = made.to(self.device)
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+            made.record_stream(self.stream)
+        return made
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Issue ``work``, which uses what was taken or made in the lane."""
         with self.entered():
             return work()
 

@@ -12,6 +12,7 @@ import torch
 
 from echo.config import compose
 from echo.engine import Engine, SpeechRequest
+from echo.engine.lane import Lane
 from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
 from echo.sampling.packing import velocities
 
@@ -60,6 +61,21 @@ def test_in_sixteen_bits_rows_of_any_lengths_share_one_attention_call() -> None:
     with engine("compile=off", "model.dtype=bfloat16") as plain:
         audio = together(plain)
         assert all(np.isfinite(each).all() and np.abs(each).max() > 0.01 for each in audio)
+
+
+def test_a_lane_waits_for_what_it_takes_and_not_for_what_comes_after() -> None:
+    device = torch.device("cuda", 0)
+    lane, x = Lane.beside(device), torch.zeros(1000, device=device)
+    assert lane.stream is not None
+    torch.cuda._sleep(10_000_000)  # some milliseconds
+    x += 1
+    taken = lane.take(x)
+    torch.cuda._sleep(1_000_000_000)  # half a second
+    doubled = lane.run(lambda: taken * 2)
+    lane.stream.synchronize()
+    assert not torch.cuda.current_stream(device).query()
+    torch.cuda.synchronize()
+    assert torch.equal(doubled, torch.full_like(doubled, 2.0))
 
 
 def test_a_block_is_sampled_without_waiting_for_the_device() -> None:

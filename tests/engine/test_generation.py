@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from echo.config import EchoConfig
 from echo.engine import Engine, SpeechRequest
 from echo.engine.components import Components
+from echo.engine.lane import Lane
 from echo.errors import GenerationError, InvalidRequestError
 from echo.spec import HOP
 from fakes import ScriptedDetector, aiming
@@ -59,6 +61,28 @@ def test_blocks_after_the_end_of_speech_are_skipped_and_the_tail_is_cut(aimed) -
     assert stream.stats.early_stops == 1
     assert len(stream.stats.blocks) == 2
     assert stream.progress.steps_done == stream.progress.steps_planned == 2
+
+
+class WatchedLane(Lane):
+    """Notes the latents that it takes."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.taken: list[int] = []
+
+    def take(self, made: torch.Tensor) -> torch.Tensor:
+        self.taken.append(made.shape[1])
+        return super().take(made)
+
+
+def test_a_block_is_taken_into_the_lane_once_however_many_pieces_it_is_decoded_in(
+    toy_components: Components, toy_config: Callable[..., EchoConfig]
+) -> None:
+    lane = WatchedLane()
+    components = replace(toy_components, lane=lane)
+    with Engine(toy_config(ONE_STEP, "preset.block_sizes=[8,40,70]"), components) as engine:
+        engine.synthesize(SpeechRequest(TEXT, seed=1, overrides={"early_stop_on_zero": False}))
+    assert lane.taken == [8, 40, 70]
 
 
 def test_without_early_stop_all_blocks_run_but_the_tail_is_still_cut(aimed) -> None:  # type: ignore[no-untyped-def]
