@@ -30,6 +30,7 @@ from echo.errors import GenerationError, InvalidRequestError
 from echo.models.compile import (
     compile_components,
     save_artifacts,
+    stop_watching,
     warm_up_codec,
     warm_up_passes,
     watch_recompiles,
@@ -271,7 +272,7 @@ class Engine:
         """What else holds them, or was made for them."""
         self._bank.clear()
         if self._watching is not None:  # what comes back is compiled anew
-            torch._dynamo.callback.callback_handler.remove_start_callback(self._watching)
+            stop_watching(self._watching)
             self._watching = None
         if self._compiled:
             torch.compiler.reset()  # else each load would add to what one function may compile

@@ -15,7 +15,8 @@ T = TypeVar("T")
 class Lane:
     """Work that goes on beside what the caller issues next; on a CPU simply done at once.
 
-    What is made in a lane is used in it only, or by the host; what is made elsewhere is taken first.
+    What is made in a lane is used in it only, or by the host; what was made elsewhere is taken
+    first.
     """
 
     def __init__(self, device: torch.device, stream: torch.cuda.Stream | None = None) -> None:

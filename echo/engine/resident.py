@@ -139,17 +139,25 @@ class Resident:
     def _watch(self, idle_s: float) -> None:
         with self._changed:
             while not self._closed:
-                if self._users or self._loading or self._busy():
-                    self._used = time.monotonic()
-                elif self._components is not None and time.monotonic() - self._used >= idle_s:
-                    self._drop(idle_s)
+                try:
+                    self._look(idle_s)
+                except Exception:  # else nothing would be unloaded any more
+                    log.exception("not everything could be dropped that was idle")
                 self._changed.wait(timeout=idle_s / LOOKS)
+
+    def _look(self, idle_s: float) -> None:
+        if self._users or self._loading or self._busy():
+            self._used = time.monotonic()
+        elif self._components is not None and time.monotonic() - self._used >= idle_s:
+            self._drop(idle_s)
 
     def _drop(self, idle_s: float) -> None:
         """With the lock: who comes now waits until the memory is free."""
         self._components = None
-        self._dropped()
-        _give_back()
+        try:
+            self._dropped()
+        finally:
+            _give_back()
         log.info("unloaded after %.0f s without a request", idle_s)
 
 

@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ def watch_recompiles() -> Callable[..., None]:
         log.warning("something is being compiled although the warm-up is over; please report it")
 
     return torch._dynamo.callback.callback_handler.register_start_callback(warn)
+
+
+def stop_watching(registered: Callable[..., None]) -> None:
+    """Undo :func:`watch_recompiles`, unless a reset of the compiler has done so."""
+    with suppress(ValueError):
+        torch._dynamo.callback.callback_handler.remove_start_callback(registered)
 
 
 def artifacts_path(config: CompileConfig) -> Path:

@@ -187,6 +187,26 @@ def test_a_load_that_fails_is_told_and_shared_and_tried_again_later(loader: Load
     resident.close()
 
 
+def test_the_watch_goes_on_over_what_cannot_be_dropped(
+    loader: Loader, caplog: pytest.LogCaptureFixture
+) -> None:
+    drops: list[int] = []
+
+    def fail_once() -> None:
+        drops.append(1)
+        if len(drops) == 1:
+            raise ValueError("list.remove(x): x not in list")
+
+    resident = Resident(loader(), loader, idle_s=0.1, busy=lambda: False, dropped=fail_once)
+    for count in (1, 2):
+        wait_for(lambda count=count: len(drops) == count)  # type: ignore[misc]
+        with resident.use() as components:
+            assert components.model is not None
+    resident.close()
+    assert caplog.text.count("not everything could be dropped") == 1
+    assert loader.loads >= 3
+
+
 def test_a_bad_request_loads_nothing(sleepy: Callable[..., Engine], loader: Loader) -> None:
     engine = sleepy()
     wait_for(lambda: state(engine) == "unloaded")

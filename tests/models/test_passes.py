@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from echo.models.codec import StreamingSequential
-from echo.models.compile import CompiledInPieces, watch_recompiles, write_artifacts
+from echo.models.compile import CompiledInPieces, stop_watching, watch_recompiles, write_artifacts
 from echo.models.compiled_passes import CompiledPasses, blank_step
 from echo.models.dit import EchoDiT
 from echo.models.graphs import MOST_TIMES, GraphedPasses, cuda_recorder
@@ -127,8 +127,12 @@ def test_a_compilation_after_the_warm_up_is_told(caplog: pytest.LogCaptureFixtur
         with caplog.at_level(logging.WARNING, logger="echo"):
             torch.compile(lambda x: x + 1, backend="eager")(torch.ones(3))
     finally:
-        torch._dynamo.callback.callback_handler.remove_start_callback(watching)
+        stop_watching(watching)
     assert "although the warm-up is over" in caplog.text
+    caplog.clear()
+    torch.compile(lambda x: x + 2, backend="eager")(torch.ones(3))
+    stop_watching(watching)  # as after a reset by somebody else
+    assert "although the warm-up is over" not in caplog.text
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
