@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -42,14 +43,18 @@ class EncodedVoice:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class PendingVoice:
     """A voice on its way to the worker: its samples, unless it is encoded already, and its
-    latents [1, S, 80] where these are made without the worker."""
+    latents [1, S, 80] where these are made without the worker.
+
+    ``forgotten``: it was deleted meanwhile: the request that brought it still gets it.
+    """
 
     source: VoiceSource
-    samples: Samples | None
+    samples: Samples | None = None
     latent: Tensor | None = None
+    forgotten: bool = False
 
 
 class _Encoding:
@@ -84,6 +89,8 @@ class VoiceBank:
         self._running: WeakValueDictionary[str, _Encoding] = WeakValueDictionary()
         self._in_use: WeakValueDictionary[str, EncodedVoice] = WeakValueDictionary()
         self._latents: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
+        self._pending: WeakSet[PendingVoice] = WeakSet()
+        self._keeping = threading.Lock()  # of what is kept and what is forgotten
         self._on_cpu = threading.Lock()  # one at a time: each uses all cores, and memory
 
     def prepare(self, source: VoiceSource, c: Components) -> PendingVoice:
@@ -95,20 +102,22 @@ class VoiceBank:
         Raises:
             AudioDecodeError: it is not audio, or too short.
         """
-        key = source.content_key
+        pending, key = PendingVoice(source), source.content_key
+        with self._keeping:
+            self._pending.add(pending)
         if key in self._cache:
-            return PendingVoice(source, None)
-        samples = source.load()
+            return pending
+        samples = pending.samples = source.load()
         if self._config.encode_device is None:
-            return PendingVoice(source, samples)
+            return pending
         with self._on_cpu, torch.inference_mode():
             if key in self._cache:  # while we waited
-                return PendingVoice(source, samples)
-            latent = self._latents.get(key)
-            if latent is None:
+                return pending
+            pending.latent = self._latents.get(key)
+            if pending.latent is None:
                 pieces = list(self._pieces(samples, c))
-                latent = self._latents[key] = self._join(pieces, samples, c)
-        return PendingVoice(source, samples, latent)
+                pending.latent = self._latents[key] = self._join(pieces, samples, c)
+        return pending
 
     def encode(
         self, pending: PendingVoice, components: Components
@@ -127,12 +136,25 @@ class VoiceBank:
         if encoding is None or encoding.error is not None:
             encoding = self._running[key] = _Encoding(self._encode(pending, components))
         while encoding.result is None:
-            yield Call("voice", encoding.advance)
+            yield Call("voice", partial(self._advance, encoding, pending))
         return encoding.result, False
 
+    def _advance(self, encoding: _Encoding, pending: PendingVoice) -> None:
+        """One piece more; keep what is done, once."""
+        encoding.advance()
+        key, encoded = pending.source.content_key, encoding.result
+        if encoded is None or self._running.get(key) is not encoding:
+            return
+        kept = encoded if self._config.cache_on_device else encoded.to(torch.device("cpu"))
+        with self._keeping:
+            self._running.pop(key, None)
+            if not pending.forgotten:
+                self._in_use[key] = encoded
+                self._cache.put(key, kept, kept.nbytes())
+
     def _encode(self, pending: PendingVoice, c: Components) -> Generator[None, None, EncodedVoice]:
-        """Piece by piece, and keep the result."""
-        key, latent = pending.source.content_key, pending.latent
+        """Piece by piece."""
+        latent = pending.latent
         if latent is None:
             samples = pending.samples if pending.samples is not None else pending.source.load()
             pieces: list[Tensor] = []
@@ -140,11 +162,7 @@ class VoiceBank:
                 pieces.append(piece)
                 yield
             latent = self._join(pieces, samples, c)
-        encoded = EncodedVoice({m: m.encode_speaker(latent.to(m.device)) for m in c.tables})
-        kept = encoded if self._config.cache_on_device else encoded.to(torch.device("cpu"))
-        self._in_use[key] = encoded
-        self._cache.put(key, kept, kept.nbytes())
-        return encoded
+        return EncodedVoice({m: m.encode_speaker(latent.to(m.device)) for m in c.tables})
 
     def _pieces(self, samples: Samples, c: Components) -> Iterator[Tensor]:
         """Latents of ``samples`` [T], piece by piece."""
@@ -177,9 +195,14 @@ class VoiceBank:
         self._latents.clear()
 
     def forget(self, content_key: str) -> None:
-        """Drop the encoding of a voice, if it is kept."""
-        self._cache.remove(content_key)
-        self._in_use.pop(content_key, None)
+        """Drop the encoding of a voice, if it is kept; one that is being made is not kept."""
+        with self._keeping:
+            for pending in self._pending:
+                if pending.source.content_key == content_key:
+                    pending.forgotten = True
+            self._cache.remove(content_key)
+            for kept in (self._in_use, self._latents):
+                kept.pop(content_key, None)
 
     def stats(self) -> CacheStats:
         return self._cache.stats()

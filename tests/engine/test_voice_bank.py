@@ -15,6 +15,7 @@ from echo.audio.encode import encode_file
 from echo.engine import Engine, SpeechRequest
 from echo.engine.components import Components
 from echo.models.load import load_codec
+from echo.voices.source import resolve
 
 REQUEST = SpeechRequest("Hello there.", voice="ann", seed=1)
 MakeEngine = Callable[..., Engine]
@@ -74,6 +75,27 @@ def test_a_new_voice_is_encoded_once_and_off_the_worker_if_wanted(
         handle.remove()
     assert len(hook.threads) == 1
     assert (hook.threads == ["echo-worker"]) == (where == "null")
+
+
+@pytest.mark.usefixtures("ann")
+@pytest.mark.parametrize("where", ["null", "cpu"])
+def test_a_voice_deleted_while_it_is_encoded_is_not_kept(
+    make_engine: MakeEngine, toy_components: Components, where: str
+) -> None:
+    engine = make_engine(f"voices.encode_device={where}")
+    source = resolve("ann", engine.voices, engine.config.voices)
+    assert source is not None
+    key = source.content_key
+    handle = toy_components.codec.encoder.register_forward_hook(
+        lambda module, inputs, output: engine.forget_voice(key)
+    )
+    try:
+        assert len(engine.synthesize(REQUEST)) > 0  # who asked before still hears it
+    finally:
+        handle.remove()
+    assert engine.stats()["voice_cache"]["entries"] == 0
+    engine.synthesize(REQUEST)  # it is there again, such as a file put back
+    assert engine.stats()["voice_cache"]["entries"] == 1
 
 
 @pytest.mark.usefixtures("ann")
