@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -140,12 +140,14 @@ class WorkerStats:
     retried_steps: int = 0  # that failed in company and were made again one by one
     batches: Counter[int] = field(default_factory=Counter)
 
-    @property
-    def batch_mean(self) -> float | None:
-        """Requests per step, on average; None before the first."""
-        shared = sum(size * count for size, count in self.batches.items())
-        return shared / self.steps if self.steps else None
-
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "batches": dict(self.batches), "batch_mean": self.batch_mean}
+        """Plain values, and ``batch_mean``: requests per step, on average; None before the first.
+
+        May be called while the worker counts on: what is computed comes from one copy.
+        """
+        batches = dict(self.batches)  # in one go: new sizes come in meanwhile
+        counts = {each.name: getattr(self, each.name) for each in fields(self)}
+        steps = sum(batches.values())
+        shared = sum(size * count for size, count in batches.items())
+        mean = shared / steps if steps else None
+        return {**counts, "batches": batches, "batch_mean": mean}

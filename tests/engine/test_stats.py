@@ -1,6 +1,9 @@
+from collections import Counter
+from typing import Any
+
 import pytest
 
-from echo.engine.stats import RequestStats
+from echo.engine.stats import RequestStats, WorkerStats
 
 RATE = 1000  # Hz
 
@@ -26,3 +29,21 @@ def test_gaps_add_up_and_each_is_counted_once():
 
 def test_a_lead_that_was_won_back_does_not_undo_a_gap():
     assert starved((0.0, 1.0), (2.0, 9.0), (2.1, 9.0)) == pytest.approx(1.0)
+
+
+class Growing(Counter[int]):
+    """Gets a new size whenever it is looked through in Python, as from another thread."""
+
+    def items(self) -> Any:
+        for each in super().items():
+            self[len(self) + 1] += 1
+            yield each
+
+
+def test_the_worker_may_count_on_while_its_counts_are_read():
+    stats = WorkerStats(steps=5, batches=Growing({1: 3, 2: 1, 4: 1}))
+    told = stats.as_dict()
+    assert told["batches"] == {1: 3, 2: 1, 4: 1}
+    assert told["batch_mean"] == pytest.approx(9 / 5)
+    assert told["steps"] == 5
+    assert WorkerStats().as_dict()["batch_mean"] is None
