@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+
+ENOUGH = 8  # passes of one size; a few may have been disturbed
 
 
 @dataclass
@@ -30,6 +33,7 @@ class StepCost:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[Rate, Rate]] = {}  # half octave: tokens, seconds
+        self._passes: Counter[int] = Counter()  # by half octave
         self.overhead = 0.0
         self.per_token = 0.0
 
@@ -38,9 +42,17 @@ class StepCost:
         """Whether passes of at least two sizes were seen."""
         return len(self._seen) > 1
 
+    def lacks(self, tokens: int) -> bool:
+        """Whether ``tokens`` would be a second size that was not seen enough, while the first one
+        was: where all requests are of one size, only company tells what company costs."""
+        size = _size(tokens)
+        others = [count for other, count in self._passes.items() if other != size]
+        return len(others) == 1 and others[0] >= ENOUGH > self._passes[size]
+
     def observe(self, tokens: int, seconds: float) -> None:
         """Learn from a pass of ``tokens`` latents (all rows together)."""
-        size, time = self._seen.setdefault(round(2 * math.log2(tokens)), (Rate(), Rate()))
+        self._passes[_size(tokens)] += 1
+        size, time = self._seen.setdefault(_size(tokens), (Rate(), Rate()))
         size.value = float(tokens)
         time.observe(max(seconds, 1e-9))
         self._fit()
@@ -64,3 +76,8 @@ class StepCost:
             self.overhead, self.per_token = 0.0, b / bb
         elif self.per_token < 0:
             self.overhead, self.per_token = a / aa, 0.0
+
+
+def _size(tokens: int) -> int:
+    """In half octaves."""
+    return round(2 * math.log2(tokens))

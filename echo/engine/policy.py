@@ -104,18 +104,19 @@ def choose(
     """The next turn: one request with work of its own, or those that share a step; leader first."""
     ranked = sorted(candidates, key=lambda c: c.urgency)
     leader = ranked[0]
-    if not leader.is_step or not cost.known:
+    if not leader.is_step:
         return [leader.task]
     limit = _longest_pass(leader, cost, now)
     batch, tokens = [leader.task], leader.tokens
     for other in ranked[1:]:
         together = tokens + other.tokens
-        if (
-            other.group != leader.group
-            or together > max_tokens
-            or cost.predict(together) > limit
-            or not _pays(tokens, other.tokens, cost)
-        ):
+        if other.group != leader.group or together > max_tokens:
+            continue
+        welcome = (
+            cost.known and cost.predict(together) <= limit and _pays(tokens, other.tokens, cost)
+        )
+        to_learn = len(batch) == 1 and cost.lacks(together)
+        if not (welcome or to_learn):
             continue
         if other.is_step:
             batch.append(other.task)

@@ -55,7 +55,9 @@ def test_turns_that_vary_wait_longer_by_their_variance() -> None:
     """M/G/1: the mean wait grows with 1 + the squared coefficient of variation."""
     load, spread = 0.6, 1.0
     costs = replace(COSTS, spread=spread)
-    outcome = simulate(cluster(costs), poisson([ORDER] * 20_000, load / SERVICE_S, seed=2))
+    alone = replace(LIMITS, max_batch_tokens=10)  # such times would make company look cheap
+    queue = Cluster(costs, ONE_STEP, alone)
+    outcome = simulate(queue, poisson([ORDER] * 20_000, load / SERVICE_S, seed=2))
     wait = load * SERVICE_S * (1 + spread**2) / (2 * (1 - load))
     assert mean_ttfb(outcome) - SERVICE_S == pytest.approx(wait, rel=0.1)
 

@@ -78,6 +78,17 @@ def test_any_company_leaves_the_speech_as_it_is_alone(
     assert max(engine.stats()["worker"]["batches"]) > 2
 
 
+def test_steps_are_shared_even_where_every_step_alone_is_of_one_size(
+    make_engine: MakeEngine, toy_components: Components
+) -> None:
+    costly = aiming(toy_components, lambda start, x: x)
+    costly.model.overhead_s = 0.005  # type: ignore[attr-defined]
+    settings = ("sampler.cfg_min_t=0", "preset.block_sizes=[8,8]", "preset.num_steps=[20,20]")
+    engine = make_engine(*settings, components=costly)
+    at_once(engine, [SpeechRequest(TEXT, seed=seed) for seed in range(4)])
+    assert max(engine.stats()["worker"]["batches"]) > 2
+
+
 class _SilentIfNegative:
     """Says of audio whose mean is below zero that it begins with a long silence."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from echo.engine.cost import Rate, StepCost
+from echo.engine.cost import ENOUGH, Rate, StepCost
 from echo.engine.policy import (
     SLOW_ACTIVE,
     Candidate,
@@ -75,6 +75,39 @@ def test_where_company_saves_nothing_the_newcomer_goes_alone() -> None:
 
 def test_nobody_joins_before_anything_was_measured() -> None:
     assert pick([waiting("a"), waiting("b", -0.5)], StepCost()) == ["a"]
+
+
+def test_where_all_passes_are_of_one_size_two_go_together_to_learn_what_that_costs() -> None:
+    learned = StepCost()
+    three = [waiting("a"), waiting("b", -0.5), waiting("c", -0.3)]
+    for _ in range(ENOUGH):
+        assert pick(three, learned) == ["a"]
+        learned.observe(96, 0.01)
+    assert pick(three, learned) == ["a", "b"]
+    assert pick(three, learned, max_tokens=100) == ["a"]
+    assert pick([waiting("a"), waiting("b", -0.5, group="other")], learned) == ["a"]
+    assert pick([waiting("a"), waiting("b", -0.5, tokens=2)], learned) == ["a"]  # no other size
+    text = {"is_step": False, "is_prelude": True}
+    assert pick([waiting("a"), waiting("b", -0.5, **text)], learned) == ["b"]
+    learned.observe(192, 0.0101)
+    assert pick(three, learned) == ["a", "b", "c"]
+
+
+def test_what_company_costs_is_not_judged_by_one_pass_nor_tried_for_ever() -> None:
+    disturbed, dear = StepCost(), StepCost()
+    two = [waiting("a"), waiting("b", -0.5)]
+    for each in (disturbed, dear):
+        for _ in range(ENOUGH):
+            each.observe(96, 0.01)
+    disturbed.observe(192, 0.5)
+    for _ in range(ENOUGH - 1):
+        assert pick(two, disturbed) == ["a", "b"]
+        disturbed.observe(192, 0.0101)
+    assert pick(two, disturbed) == ["a", "b"]
+    for _ in range(ENOUGH):
+        assert pick(two, dear) == ["a", "b"]
+        dear.observe(192, 0.02)
+    assert pick(two, dear) == ["a"]
 
 
 def test_a_newcomer_is_held_up_by_half_its_own_time_at_most() -> None:
