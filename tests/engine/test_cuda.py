@@ -27,6 +27,19 @@ REQUESTS = [
 ]
 
 
+EXACT = ("model.dtype=float32", "model.tf32=false")
+IN_8_BITS = ("model.dtype=bfloat16", "model.quantize=int8")
+
+
+@pytest.fixture(autouse=True)
+def _precision() -> Iterator[None]:
+    """What engines set for the whole process is theirs only for the test."""
+    precision, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
 @contextmanager
 def engine(*settings: str) -> Iterator[Engine]:
     with Engine.from_config(compose([*ON_CUDA, *settings])) as made:
@@ -46,12 +59,12 @@ def difference(ours: Any, expected: Any) -> float:
 
 def test_company_and_graphs_leave_the_speech_as_it_is(tmp_path: Any) -> None:
     cache = f"compile.cache_dir='{tmp_path}'"
-    with engine("compile=off", "model.dtype=float32") as plain:
+    with engine("compile=off", *EXACT) as plain:
         alone = [plain.synthesize(request) for request in REQUESTS]
         for ours, expected in zip(together(plain), alone, strict=True):
             assert difference(ours, expected) < 0.02
     for mode in ("graphs", "full"):
-        with engine(f"compile={mode}", "model.dtype=float32", cache) as fast:
+        with engine(f"compile={mode}", *EXACT, cache) as fast:
             assert fast.components.model.passes.recorded  # type: ignore[attr-defined]
             for ours, expected in zip(together(fast), alone, strict=True):
                 assert difference(ours, expected) < 0.02
@@ -78,8 +91,16 @@ def test_a_lane_waits_for_what_it_takes_and_not_for_what_comes_after() -> None:
     assert torch.equal(doubled, torch.full_like(doubled, 2.0))
 
 
-def test_a_block_is_sampled_without_waiting_for_the_device() -> None:
-    with engine("compile=off", "model.dtype=bfloat16") as made, torch.inference_mode():
+def test_eight_bits_are_recorded_too() -> None:
+    with engine("compile=graphs", *IN_8_BITS) as fast:
+        assert fast.components.model.passes.recorded  # type: ignore[attr-defined]
+        audio = together(fast)
+        assert all(np.isfinite(each).all() and np.abs(each).max() > 0.01 for each in audio)
+
+
+@pytest.mark.parametrize("settings", [("model.dtype=bfloat16",), IN_8_BITS])
+def test_a_block_is_sampled_without_waiting_for_the_device(settings: tuple[str, ...]) -> None:
+    with engine("compile=off", *settings) as made, torch.inference_mode():
         c = made.components
         text = c.model.encode_text(torch.tensor([[0, 72, 105]], device=c.model.device))
         noise = draw_noise(torch.Generator(c.model.device).manual_seed(0), 32, 80, None)

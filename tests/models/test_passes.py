@@ -381,6 +381,24 @@ def test_on_cuda_compiled_and_recorded_passes_say_what_plain_ones_say(
 
 @cuda
 @torch.inference_mode()
+def test_on_cuda_the_same_holds_for_weights_in_eight_bits(toy_folder: Path) -> None:
+    """But for what is rounded to another of the 256 steps."""
+    settings: dict[str, Any] = {"dtype": torch.bfloat16, "quantize": "int8", "fuse": True}
+    model = load_dit(str(toy_folder), device=torch.device("cuda", 0), **settings)
+    expected = torch.cat([v.flatten() for v in spoken_by(model, PlainPasses())])
+    compiled = warmed(CompiledPasses(), model)
+    assert compiled.compiled
+    graphed = [GraphedPasses(others, sizes=(8, 24, 64)) for others in (PlainPasses(), compiled)]
+    for passes in graphed:
+        passes.warm_up(model, cuda_recorder(model.device))
+        assert passes.recorded
+    for passes in (compiled, *graphed):
+        ours = torch.cat([v.flatten() for v in spoken_by(model, passes)])
+        assert float((ours - expected).norm() / expected.norm()) < 0.05
+
+
+@cuda
+@torch.inference_mode()
 def test_on_cuda_one_call_attends_to_rows_of_any_lengths() -> None:
     generator = torch.Generator("cuda").manual_seed(0)
     packing = Packing((5, 5, 17, 1), (9, 30, 40, 3))
