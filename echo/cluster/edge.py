@@ -28,7 +28,7 @@ MAX_KEPT_BYTES = 1 << 20  # of a body, to send it again; longer ones hold audio
 BODY_TIMEOUT_S = 30.0  # without any byte of such a body
 ATTEMPTS = 4
 PAUSE_S = 0.25  # before another try, once more each time
-PROBE_S = 5.0  # for an answer to whoever asks whether we are there
+PROBE_S = 5.0  # in all, for an answer to whoever asks whether we are there
 RETRY_AFTER_S = 2
 
 SESSION = b"x-session-id"  # what Serve hands to routers as the session
@@ -58,27 +58,30 @@ class Edge:
         if scope["type"] not in ("http", "websocket") or scope["path"].startswith(SERVES_OWN):
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send, request_id_of(scope))
         request = _Request(scope, receive)
+        answer = _Answer(send, request.id)
         try:
             await request.keep()
         except TimeoutError:
             error = BodyTimeoutError(f"nothing of the body came for {BODY_TIMEOUT_S:g} s")
             await refuse(problem_of(error), scope, receive, answer.ours)
             return
+        with anyio.move_on_after(PROBE_S if scope["path"] in PROBES else None):
+            await self._send_on(request, answer)
+        if not answer.begun and not request.left:
+            await refuse(_problem(answer, request), scope, receive, answer.ours)
+
+    async def _send_on(self, request: _Request, answer: _Answer) -> None:
+        """Until an answer begins, Serve refuses, the client leaves or we have tried enough."""
         attempts = ATTEMPTS if request.repeatable else 1
         for attempt in range(attempts):
             await asyncio.sleep(PAUSE_S * attempt)
             if request.left:
                 return
-            with anyio.move_on_after(PROBE_S if scope["path"] in PROBES else None):
-                await self._app(request.scope(), request.messages(), answer.theirs)
-            if answer.begun or request.left:
+            await self._app(request.scope(), request.messages(), answer.theirs)
+            if answer.begun or request.left or answer.refused:  # Serve has tried itself
                 return
-            if answer.refused:  # by Serve, which has tried
-                break
-            log.warning("request %s lost its replica (%d)", request_id_of(scope), attempt + 1)
-        await refuse(_problem(answer, request), scope, receive, answer.ours)
+            log.warning("request %s lost its replica (%d)", request.id, attempt + 1)
 
 
 class _Request:
@@ -89,6 +92,7 @@ class _Request:
         self._receive = receive
         self._kept: list[Message] = []
         self._voice: str | None = None
+        self.id = request_id_of(scope)
         self.left = False
         self.repeatable = False
 
@@ -119,7 +123,7 @@ class _Request:
             if name.decode("latin-1").lower().replace("-", "_") not in STEERING
             and name.lower() != REQUEST_ID.encode()
         ]
-        headers.append((REQUEST_ID.encode(), request_id_of(self._scope).encode()))
+        headers.append((REQUEST_ID.encode(), self.id.encode()))
         if self._voice is not None:
             headers.append((SESSION, self._voice.encode()))
         return {**self._scope, "headers": headers}

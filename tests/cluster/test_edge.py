@@ -241,14 +241,24 @@ def test_a_body_that_stops_arriving_is_refused(monkeypatch):
     assert client.json["error"]["code"] == "request_timeout"
 
 
-def test_a_probe_does_not_wait_for_a_replica_that_does_not_come(monkeypatch):
+def test_a_probe_waits_once_for_a_replica_that_does_not_come(monkeypatch, caplog):
     monkeypatch.setattr(edge, "PROBE_S", 0.05)
+    asked = []
 
     async def waiting(scope, receive, send) -> None:
+        asked.append(scope["path"])
         await asyncio.Event().wait()
 
     client = Client(waiting).post(path="/ready", method="GET")
     assert client.status == 503
+    assert client.json["error"]["code"] == "no_replica"
+    assert asked == ["/ready"]
+    assert "lost its replica" not in caplog.text
+
+
+def test_a_probe_whose_replica_died_is_sent_to_another():
+    proxy = Proxy(GONE, spoken(b"{}"))
+    assert Client(proxy).post(path="/ready", method="GET").status == 200
 
 
 def test_serves_own_pages_pass_untouched():
