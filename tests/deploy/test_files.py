@@ -120,6 +120,14 @@ def test_an_image_sets_flags_that_exist_and_keeps_caches_in_the_volume(name):
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_has_what_the_flags_of_the_example_want(name):
+    [extras] = re.findall(r'"\.\[([a-z,]+)\]"', (DEPLOY / name).read_text())
+    wanted = {"ECHO_TRACES": "otel", "ECHO_QUANTIZE": "quantize", "ECHO_CARD": "quantize"}
+    assert wanted.keys() <= example_flags().keys()
+    assert set(wanted.values()) <= set(extras.split(","))
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
 def test_an_image_starts_a_command_that_exists_with_settings_that_do(name):
     started = dict(instructions(name))
     assert json.loads(started["ENTRYPOINT"]) == ["echo-tts"]

@@ -131,5 +131,7 @@ def test_the_image_has_the_ray_that_the_manifest_says_and_copies_what_is_there()
     sources = {source for line in copied for source in line.split()}
     for source in sources:
         assert (ROOT / source).exists(), source
+    [extras] = re.findall(r'"\.\[([a-z,]+)\]"', dockerfile)
+    assert {"cluster", "otel", "quantize"} <= set(extras.split(",")), "a flag would end the start"
     ignore = (RAY / "Dockerfile.dockerignore").read_text().splitlines()
     assert {line[1:] for line in ignore if line.startswith("!")} == sources
