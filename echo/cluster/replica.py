@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,13 @@ class Replica:
     """What Serve makes on a node. The engine is loaded and warm before requests come."""
 
     def __init__(self, config: EchoConfig) -> None:
+        self._closing = ExitStack()  # first: what could not be made is deleted, too
         from echo.engine import Engine  # torch: whoever only deploys needs none
 
         configure_logging(debug=config.engine.debug, format=config.server.log_format)
         self._context = serve.get_replica_context()
         self._config = config_of_replica(config)
-        self._engine = Engine.from_config(self._config)
-        self._exporter: Exporter | None = None
+        self._engine = self._closing.enter_context(Engine.from_config(self._config))
         self._engine.warm_up()
         log.info("replica %s is ready", self._context.replica_id.unique_id)
 
@@ -49,8 +50,9 @@ class Replica:
                 "deployment": self._context.deployment,
                 "replica": self._context.replica_id.unique_id,
             }
-            self._exporter = Exporter(metrics.collect, tags, Gauge)
-            self._exporter.start()
+            exporter = Exporter(metrics.collect, tags, Gauge)
+            exporter.start()
+            self._closing.callback(exporter.close)
         off = replace(self._config.server, metrics=False)
         app = create_app(self._engine, replace(self._config, server=off), observer=metrics)
         app.add_middleware(_Signed, replica=self._context.replica_id.unique_id)
@@ -62,9 +64,7 @@ class Replica:
 
     def __del__(self) -> None:
         """Serve calls this after the last stream has ended."""
-        if self._exporter is not None:
-            self._exporter.close()
-        self._engine.close()
+        self._closing.close()
 
 
 def config_of_replica(config: EchoConfig) -> EchoConfig:

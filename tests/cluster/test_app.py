@@ -11,7 +11,7 @@ from echo.errors import ConfigError, EchoError
 pytest.importorskip("ray.serve", reason="needs the extra cluster")
 
 from echo.cluster.app import build, gpus, options
-from echo.cluster.replica import config_of_replica
+from echo.cluster.replica import Replica, config_of_replica
 
 SMALL = ("model=tiny", "cluster.address=null")
 
@@ -75,6 +75,13 @@ def test_a_replica_uses_the_cores_it_was_given():
     assert config_of_replica(of("cluster.cpus_per_replica=3")).engine.cpu_threads == 3
     assert config_of_replica(of("cluster.cpus_per_replica=0.5")).engine.cpu_threads == 1
     assert config_of_replica(of("engine.cpu_threads=2")).engine.cpu_threads == 2
+
+
+def test_a_replica_that_could_not_be_made_is_deleted_without_complaint():
+    half = Replica.__new__(Replica)
+    with pytest.raises(Exception, match="get_replica_context"):  # which there is none of here
+        half.__init__(of())
+    half.__del__()
 
 
 def test_a_config_file_gives_settings_as_the_command_line_does():
