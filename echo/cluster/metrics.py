@@ -40,6 +40,7 @@ class Exporter:
         self._tags = dict(tags)
         self._make = make
         self._gauges: dict[str, Gauge] = {}
+        self._failed: set[type[Exception]] = set()  # that were logged
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="echo-metrics", daemon=True)
 
@@ -64,5 +65,14 @@ class Exporter:
 
     def _run(self) -> None:
         while not self._closing.wait(EVERY_S):
+            self._try()
+        self._try()
+
+    def _try(self) -> None:
+        """A failure, of Ray's agent for instance, costs one round; its kind is logged once."""
+        try:
             self.export()
-        self.export()
+        except Exception as error:
+            if type(error) not in self._failed:
+                self._failed.add(type(error))
+                log.exception("metrics were not exported; trying again every %g s", EVERY_S)

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import threading
+
+from prometheus_client.core import GaugeMetricFamily
+
 from echo.api.metrics import Metrics
+from echo.cluster import metrics as cluster_metrics
 from echo.cluster.metrics import Exporter
 
 
@@ -40,3 +45,25 @@ def test_what_is_counted_later_is_exported_at_the_latest_when_it_closes(make_eng
     metrics.http_ended("GET", "/ready", "2xx")
     exporter.close()
     assert any(dict(tags).get("route") == "/ready" for _, tags in gauges.values)
+
+
+def test_a_failure_is_logged_once_and_costs_no_later_export(monkeypatch, caplog):
+    monkeypatch.setattr(cluster_metrics, "EVERY_S", 0.001)
+    rounds = iter(range(1_000_000))
+    enough = threading.Event()
+
+    def collect():
+        number = next(rounds)
+        if number < 3:
+            raise OSError(f"no agent, {number}")
+        enough.set()
+        return [GaugeMetricFamily("echo_rounds", "Of exports", number)]
+
+    gauges = Gauges()
+    exporter = Exporter(collect, {}, gauges.make)
+    exporter.start()
+    assert enough.wait(30), "it gave up"
+    exporter.close()
+    assert gauges.values["echo_rounds", frozenset()] >= 3
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "no agent, 0" in caplog.text
