@@ -23,6 +23,7 @@ from echo.api.access import Keys
 from echo.api.server import bind
 from echo.api.traces import NO_SDK, has_sdk
 from echo.audio.encode import FORMATS, encode_file
+from echo.cluster.checks import check_clones
 from echo.config import EchoConfig, ServerConfig, compose, unknown_flags
 from echo.config.hosts import is_loopback
 from echo.errors import CheckpointError, ConfigError, EchoError
@@ -398,6 +399,12 @@ def _voices(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
 
 
 def _cloning(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
+    if config.cluster.enabled and config.cluster.address is not None:
+        try:
+            check_clones(config)
+        except ConfigError as error:
+            yield Finding("wrong", "cloning", error.message)
+            return
     if config.voices.shared is not None:
         try:
             there = open_shelf(config.voices.shared).list()

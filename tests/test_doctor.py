@@ -222,6 +222,14 @@ def test_clones_need_a_place():
     assert wrong(Made(read_only=True), "inworld.clone_enabled=true") == ["cloning"]
 
 
+def test_clones_of_a_cluster_need_a_place_that_all_its_machines_have(tmp_path):
+    cluster = ("cluster=ray", "cluster.address=auto", "inworld.clone_enabled=true")
+    assert wrong(Made(), *cluster) == ["cloning"]
+    assert "voices.shared" in told(Made(), "cloning", *cluster)
+    assert wrong(Made(), *cluster, f"voices.shared={tmp_path}") == []
+    assert wrong(Made(), *cluster, "cluster.address=null") == []
+
+
 def test_the_server_needs_its_port_and_its_keys(tmp_path):
     assert wrong(Made(port_taken=True)) == ["port"]
     assert notes(Made(), "server.host=0.0.0.0") == ["keys"]

@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
+from echo.cluster.checks import check_clones
 from echo.cluster.edge import RETRY_AFTER_S
 from echo.cluster.replica import Replica
 from echo.config import EchoConfig, compose
@@ -30,7 +31,9 @@ def build(args: Mapping[str, Any]) -> Application:
     unknown = set(args) - {"overrides"}
     if unknown or not isinstance(overrides, list):
         raise ConfigError("args of the application may hold a list of overrides, nothing else")
-    return application(compose(["cluster=ray", *overrides]))
+    config = compose(["cluster=ray", *overrides])
+    check_clones(config)
+    return application(config)
 
 
 def application(config: EchoConfig) -> Application:

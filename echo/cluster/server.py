@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from echo.api.logs import configure_logging
@@ -19,6 +19,7 @@ from echo.api.server import (
     log_settings,
 )
 from echo.api.server import serve as serve_alone
+from echo.cluster.checks import check_clones, check_room
 from echo.cluster.edge import IMPORT_PATH
 from echo.config import EchoConfig, parse_program_args, run_program
 from echo.errors import ConfigError, EchoError
@@ -82,6 +83,8 @@ def deployed(config: EchoConfig) -> Iterator[str]:
     if ours:  # read by Ray when it is imported
         os.environ.setdefault(LOOPBACK_ONLY, "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    else:  # replicas of one machine share voices.clone_root
+        check_clones(config)
     try:
         import ray
         from ray import serve
@@ -115,20 +118,6 @@ def deployed(config: EchoConfig) -> Iterator[str]:
             raise
         host = config.server.host
         yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def check_room(config: EchoConfig, gpus: float, there: Mapping[str, float]) -> None:
-    """Raise ConfigError where the replicas will never fit: no node comes to a machine of ours.
-
-    ``gpus``: of a replica. ``there``: what Ray found.
-    """
-    count = config.cluster.replicas
-    for kind, each in (("GPU", gpus), ("CPU", config.cluster.cpus_per_replica)):
-        here, key = there.get(kind, 0.0), f"cluster.{kind.lower()}s_per_replica"
-        if here < each * count:
-            advice = f"set cluster.replicas, {key}" + (" or model.device=cpu" * (kind == "GPU"))
-            message = f"{count} replicas want {each * count:g} {kind}s and there are {here:g}"
-            raise ConfigError(f"{message}; {advice}", param=key)
 
 
 def _connect(config: EchoConfig) -> None:

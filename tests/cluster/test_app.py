@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from echo.cluster.server import check_room, deployed
+from echo.cluster.checks import check_room
+from echo.cluster.server import deployed
 from echo.config import compose
 from echo.errors import ConfigError, EchoError
 
@@ -95,6 +96,16 @@ def test_a_config_file_gives_settings_as_the_command_line_does():
 def test_arguments_that_are_none_are_told(args):
     with pytest.raises(ConfigError, match="overrides"):
         build(args)
+
+
+def test_clones_that_would_stay_on_one_machine_of_several_are_refused():
+    cloning = "inworld.clone_enabled=true"
+    with pytest.raises(ConfigError, match=r"voices\.shared"):
+        build({"overrides": ["model=tiny", cloning]})
+    build({"overrides": ["model=tiny", cloning, "voices.shared=/mnt/voices"]})
+    elsewhere = of(cloning, "cluster.address=127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"voices\.shared"), deployed(elsewhere):
+        pass
 
 
 def test_a_taken_port_is_told_before_anything_is_started():

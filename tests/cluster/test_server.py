@@ -88,6 +88,12 @@ def test_who_interrupts_the_start_is_told_and_everything_is_taken_down(ray, numb
     assert "listening" not in caplog.text
 
 
+def test_one_machine_may_keep_its_clones_for_itself(ray, when_up):
+    cloning = [*LOCAL, "inworld.clone_enabled=true", "voices.shared=null"]
+    when_up(signal.SIGINT)
+    assert serve_cluster(compose(cloning), cloning) == 0
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_both_signals_end_a_server_that_is_up_in_order(ray, when_up, number, caplog):
     when_up(number)
