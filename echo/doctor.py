@@ -339,7 +339,7 @@ def _card_for(free: int) -> str | None:
 
 
 def _compiler(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
-    m, c = config.model, config.compile
+    m, c, compiles = config.model, config.compile, False
     for wanted, name, key, what in (
         (c.model, m.device, "model.device", "compile.model"),
         (c.codec, m.codec_device, "model.codec_device", "compile.codec"),
@@ -350,6 +350,7 @@ def _compiler(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
             wanted = device.type == "cuda"
         if not wanted:
             continue
+        compiles = True
         if machine.can_compile(device):
             yield Finding("ok", "compile", what)
         else:
@@ -357,7 +358,7 @@ def _compiler(config: EchoConfig, machine: Machine) -> Iterator[Finding]:
             advice = f"install {tool}, or set {what}=false"
             yield Finding("note", "compile", f"{what} has no effect without {tool}: {advice}")
     folder = Path(c.cache_dir or tempfile.gettempdir())
-    if (c.model or c.codec) and not machine.writable(folder):
+    if compiles and not machine.writable(folder):
         yield Finding("note", "compile", f"{folder} cannot be written; see compile.cache_dir")
 
 

@@ -200,6 +200,13 @@ def test_compiling_without_a_compiler_is_told():
     assert notes(Made(compiler=False), "compile=full") == ["compile", "compile"]
 
 
+def test_what_is_compiled_wants_a_folder_also_where_only_cuda_asks_for_it():
+    assert notes(Made(read_only=True)) == []
+    assert notes(Made(read_only=True, gpus=1)) == ["compile"]
+    assert notes(Made(read_only=True, gpus=1), "compile=off") == []
+    assert notes(Made(read_only=True), "compile=codec") == ["compile"]
+
+
 def test_voices_must_be_there_and_readable(tmp_path):
     root = f"voices.roots=[{tmp_path}]"
     empty = [root, f"voices.clone_root={tmp_path}"]
