@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from echo.api.access import OPEN_PATHS, is_page
 from echo.api.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -21,10 +22,12 @@ from echo.api.errors import (
     problem_of,
     refuse,
 )
+from echo.config.schema import PAGE_PATH
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
+OTHER = "other"  # whatever strangers make up
 CLONE_PATH = "/voices:clone"  # how the paths end where voices are uploaded in base64
 DISCARD_S = 5.0  # how long the rest of a refused body is read, so that the answer gets through
 
@@ -62,7 +65,7 @@ class RequestEdge:
         except Exception:
             if started:
                 raise
-            log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+            log.exception("request %s failed at %s", request_id, route_of(scope))
             await refuse(internal_problem(request_id), scope, receive, tagged)
 
 
@@ -147,6 +150,17 @@ def request_id_of(scope: Scope) -> str:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         state["request_id"] = given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
     return str(state["request_id"])
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that took the call, such as ``/v1/models/{model_id}``; all of the
+    page is one, and what nobody took is ``other``: paths are what strangers make up."""
+    if is_page(scope):
+        return PAGE_PATH
+    template = getattr(scope.get("route"), "path_format", None)
+    if isinstance(template, str):
+        return template
+    return scope["path"] if scope["path"] in OPEN_PATHS else OTHER
 
 
 def _too_large(max_bytes: int) -> BodyTooLargeError:

@@ -8,18 +8,16 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from echo.api.access import OPEN_PATHS, is_page
+from echo.api.access import is_page
 from echo.api.call import CALL, Call, Observer
 from echo.api.errors import FLAT_PATHS
-from echo.api.middleware import request_id_of
+from echo.api.middleware import OTHER, request_id_of, route_of
 from echo.api.traces import Traces
-from echo.config.schema import PAGE_PATH
 from echo.errors import BusyError, CancelledError, InvalidRequestError
 
 log = logging.getLogger(__name__)
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET")
-OTHER = "other"  # whatever strangers make up
 METRICS_PATH = "/metrics"
 QUIET_PATHS = ("/health", "/ready", METRICS_PATH)  # asked every few seconds
 
@@ -102,17 +100,6 @@ def protocol_of(scope: Scope) -> str:
 def is_quiet(scope: Scope) -> bool:
     """Whether calls like this one come by the dozen: probes, and what a page is made of."""
     return scope["path"] in QUIET_PATHS or is_page(scope)
-
-
-def route_of(scope: Scope) -> str:
-    """The template of the route that took the call, such as ``/v1/models/{model_id}``; all of the
-    page is one."""
-    if is_page(scope):
-        return PAGE_PATH
-    template = getattr(scope.get("route"), "path_format", None)
-    if isinstance(template, str):
-        return template
-    return scope["path"] if scope["path"] in OPEN_PATHS else OTHER
 
 
 _ENDINGS = {"complete": "", "left": ", the client left", "broken": ", broken off"}

@@ -107,6 +107,19 @@ def test_words_and_paths_of_users_are_not_logged(running, listening):
     assert {call["route"] for call in told(listening, "call")} >= {"other", "/v1/models/{model_id}"}
 
 
+def test_a_failure_is_logged_with_its_route_and_without_its_path(run, listening):
+    with run("inworld.clone_enabled=true") as running:
+
+        def broken(voice: str) -> None:
+            raise RuntimeError("the disk is gone")
+
+        running.engine.clones.by_id = broken
+        assert running.client.delete("/v1/audio/voices/heron").status_code == 500
+    assert "failed at /v1/audio/voices/{voice_id}" in listening.text
+    assert "the disk is gone" in listening.text
+    assert "heron" not in listening.text
+
+
 def test_words_are_logged_where_that_is_asked_for(run, listening):
     with run("server.log_texts=true") as running:
         running.speak(input=SECRET + " \U0001f426")
