@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ CLUSTER = {
     "rayVersion",
     "enableInTreeAutoscaling",
     "autoscalerOptions",
+    "authOptions",
     "headGroupSpec",
     "workerGroupSpecs",
     "gcsFaultToleranceOptions",
@@ -111,7 +113,39 @@ def test_streams_have_as_long_to_end_as_the_settings_say():
     drain = settings(serve_configs()[1]).cluster.drain_seconds
     [group] = spec["rayClusterConfig"]["workerGroupSpecs"]
     assert spec["rayClusterDeletionDelaySeconds"] >= drain
-    assert group["template"]["spec"]["terminationGracePeriodSeconds"] >= drain
+    pod = group["template"]["spec"]
+    [worker] = pod["containers"]
+    rays = {each["name"]: each["value"] for each in worker["env"]}
+    assert float(rays["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"]) >= drain
+    assert pod["terminationGracePeriodSeconds"] > drain
+
+
+def test_ray_knows_the_variable_for_draining():
+    constants = pytest.importorskip("ray._private.ray_constants", reason="needs the extra cluster")
+    assert hasattr(constants, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S")
+
+
+def test_the_dashboard_finds_what_ray_tells_prometheus_under_its_own_names():
+    [block] = re.findall(
+        r"^scrape_configs:\n(?: .*\n)+", (ROOT / "docs/cluster.md").read_text(), re.M
+    )
+    [job] = yaml.safe_load(block)["scrape_configs"]
+    [rule] = job["metric_relabel_configs"]
+    dashboard = (ROOT / "deploy/grafana/dashboard.json").read_text()
+    asked = set(re.findall(r"\b(?:echo|process)_\w+", " ".join(expressions(dashboard))))
+    assert len(asked) > 20
+    for name in asked:
+        found = re.fullmatch(rule["regex"], f"ray_{name}")
+        assert found is not None, name
+        assert found[1] == name
+    assert set(re.findall(r'job=\\"(\w+)\\"', dashboard)) == {job["job_name"]}
+
+
+def expressions(dashboard: str) -> list[str]:
+    targets = [
+        each for panel in json.loads(dashboard)["panels"] for each in panel.get("targets", [])
+    ]
+    return [target["expr"] for target in targets]
 
 
 def test_pods_offer_the_port_that_serve_listens_on():
