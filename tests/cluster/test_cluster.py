@@ -51,7 +51,8 @@ def test_every_answer_says_which_replica_gave_it_and_has_one_request_id(cluster)
 
 
 def test_streams_are_spread_over_the_replicas(cluster):
-    bodies = [{"input": "Hello there.", "voice": voice, "stream": True} for voice in VOICES]
+    text = "Hello there. " * 6  # long enough for all to be in work together
+    bodies = [{"input": text, "voice": voice, "stream": True} for voice in VOICES]
     replies = at_once([partial(cluster.speak, **body) for body in bodies])
     assert [reply.status_code for reply in replies] == [200] * 6
     assert all(len(reply.content) > 20_000 for reply in replies)
