@@ -1,4 +1,5 @@
-"""One figure for how well a line was spoken, as a weighted sum of what :mod:`.judging` measures.
+"""One figure for how well a line was spoken, and at what load of the device: a weighted sum of
+what :mod:`.judging` measures and the real-time factor.
 
 0 is perfect, 1 about as bad as no word understood. The weights are a choice, told in
 ``conf/benchmark_tune.yaml`` and written beside every result.
@@ -31,7 +32,7 @@ class Weights:
 
     ``word_error``: of one word in one. ``speaker``: of similarity 0 instead of 1. ``pause``: of a
     second over 0.4 s. ``seam`` and ``click``: of each unit over 1, ``tail``: of each 10 dB over
-    -60 dBFS. ``mcd_best``: of each dB.
+    -60 dBFS. ``mcd_best``: of each dB. ``load``: of a real-time factor of 1.
     """
 
     word_error: float
@@ -41,6 +42,7 @@ class Weights:
     click: float
     tail: float
     mcd_best: float
+    load: float
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Scorer:
         begun = self.seconds()
         take = speak(self.judge.engine, line, overrides)
         rtf = (self.seconds() - begun) / max(take.stats.audio_s, 1e-9)
-        parts = self._parts(take)
+        parts = {**self._parts(take), "load": rtf}
         cost = sum(weight * parts.get(name, 0.0) for name, weight in asdict(self.weights).items())
         return Score(cost, parts, take.ttfb_s, rtf)
 

@@ -43,7 +43,7 @@ NAME = "tune"
 TUNED = "tuned"
 SETUP_LINES = 4
 GAIN = 0.9  # a setup further down the list must be faster by this
-UNJUDGED = Weights(0, 0, 0, 0, 0, 0, 0)
+UNJUDGED = Weights(0, 0, 0, 0, 0, 0, 0, 0)
 # What may change between two runs of one search: how much is heard, not what is searched.
 BUDGET = (
     *("preset_name", "preset_folder", "journals", "trials"),

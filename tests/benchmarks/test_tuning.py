@@ -23,7 +23,7 @@ from echo.engine import Engine
 from echo.errors import ConfigError
 
 WEIGHTS = Weights(
-    word_error=1.0, speaker=0.2, pause=0.1, seam=0.02, click=0.1, tail=0.01, mcd_best=0.0
+    word_error=1.0, speaker=0.2, pause=0.1, seam=0.02, click=0.1, tail=0.01, mcd_best=0.0, load=0.0
 )
 SPACE = Space(
     first_latents=(16, 64),
@@ -190,8 +190,10 @@ def test_the_cost_is_the_weighted_sum_of_what_is_wrong(make_engine, voice_root) 
     assert score.parts["word_error"] == 0.25
     expected = sum(getattr(WEIGHTS, name) * value for name, value in score.parts.items())
     assert score.cost == pytest.approx(expected)
-    nothing = Weights(0, 0, 0, 0, 0, 0, 0)
+    nothing = Weights(0, 0, 0, 0, 0, 0, 0, 0)
     assert Scorer(Judge(engine, [], 2), nothing).score(line, {}).cost == 0
+    load = Scorer(Judge(engine, [], 2), replace(nothing, load=2.0)).score(line, {})
+    assert load.cost == pytest.approx(2.0 * load.rtf) > 0
     with pytest.raises(ConfigError, match="pocketsphinx"):
         Scorer(Judge(engine, [], 2), WEIGHTS)
     take = speak(engine, line, {"num_steps": 1})
