@@ -54,6 +54,7 @@ class ForecastSettings:
     reference_seconds: tuple[float, ...]
     rounds: int
     alone: int
+    rest_s: float
     requests: int
     repeats: int
 
@@ -81,7 +82,7 @@ def measure_engine(engine: Engine, voices: Sequence[str], s: ForecastSettings) -
     for _ in range(len(s.text_seconds) * len(voices)):  # warm-up: then all voices are known
         listen(EngineTarget(engine), lines.next())
     for _ in tqdm(range(s.rounds), desc=NAME, disable=None):
-        alone += [listen_alone(engine, lines.next()) for _ in range(s.alone)]
+        alone += [listen_alone(engine, lines.next(), s.rest_s) for _ in range(s.alone)]
         for count in s.listeners:
             runs[count].append(listen_together(engine, lines, count, s.requests))
     costs, orders = learn(alone, shape)
@@ -125,8 +126,10 @@ class Alone:
     stats: RequestStats
 
 
-def listen_alone(engine: Engine, line: Line) -> Alone:
-    """Hear ``line`` to its end."""
+def listen_alone(engine: Engine, line: Line, rest_s: float) -> Alone:
+    """Hear ``line`` to its end, after a rest: one that plays what it hears leaves the machine idle,
+    and cores that come back from that are slower at first."""
+    time.sleep(rest_s)
     begun = time.perf_counter()
     with engine.stream(SpeechRequest(line.text, voice=line.voice, seed=line.seed)) as stream:
         next(stream)

@@ -29,6 +29,7 @@ SETTINGS = ForecastSettings(
     reference_seconds=(1.0,),
     rounds=2,
     alone=2,
+    rest_s=0.0,
     requests=2,
     repeats=3,
 )
