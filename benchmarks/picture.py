@@ -64,8 +64,12 @@ def draw(kept: Sequence[Kept], path: Path) -> None:
         axes.yaxis.label.set_size("small")
     for axes in places[len(panels) :]:
         axes.set_visible(False)
-    shown = dict.fromkeys(f"{each.hardware}: commit {each.commit}" for _, r in panels for each in r)
-    fig.supxlabel("; ".join(shown), fontsize="small", color=GREY)
+    shown: dict[str, list[str]] = {}
+    for each in (each for _, records in panels for each in records):
+        commits = shown.setdefault(each.hardware, [])
+        commits += [each.commit] if each.commit not in commits else []
+    sources = "; ".join(f"{on}: {', '.join(commits)}" for on, commits in shown.items())
+    fig.supxlabel(f"by commit: {sources}", fontsize="small", color=GREY)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(small_png(fig, DOTS_PER_INCH))
 
@@ -108,7 +112,7 @@ def _by_preset(axes: Any, kept: Sequence[Kept], values_of: Callable[[Kept], list
                 color=INK,
             )
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.6)
+    axes.set_ylim(len(names) - 0.1, -0.6)  # with room for the legend
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", alpha=0.3)
     axes.legend(frameon=False, fontsize="small", loc="lower right")
