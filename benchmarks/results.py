@@ -114,7 +114,7 @@ def table(kept: Sequence[Kept]) -> str:
         lines += [f"| {what} | {value} | {where} | {file} |" for what, value in figures(each)]
     notes = [f"{_letter(i)}: {place}." for i, place in enumerate(places)]
     if any(" ... " in line for line in lines):
-        notes.append(f"In brackets: the {100 * CONFIDENCE:g} % interval of the mean.")
+        notes.append(f"(a ... b): the {100 * CONFIDENCE:g} % interval of the mean.")
     return "\n".join((*lines, "", *notes)) if kept else ""
 
 
