@@ -146,15 +146,11 @@ def claim_of(
     until = max(0.0, in_hand_s or 0.0) + _audio_s(whole)
     load = seconds(whole) / until if until > 0 else 0.0
     block, then = outlook.block, outlook.following
-    later = () if then is None else (seconds(then),)
+    due_s = (in_hand_s or 0.0) + _audio_s(block)
+    later = () if then is None else (Demand(seconds(then), due_s),)
     if in_hand_s is None:
-        due = _audio_s(block)
-        return Claim(load, seconds(block), tuple(Demand(work_s, due) for work_s in later))
-    due = in_hand_s + _audio_s(block)
-    return Claim(
-        load,
-        demands=(Demand(seconds(block), in_hand_s), *(Demand(work_s, due) for work_s in later)),
-    )
+        return Claim(load, seconds(block), later)
+    return Claim(load, demands=(Demand(seconds(block), in_hand_s), *later))
 
 
 def admits(claims: Sequence[Claim], newcomer: Claim, max_load: float | None) -> bool:
@@ -183,8 +179,8 @@ def _in_time(claims: Sequence[Claim]) -> bool:
         first_s += claim.first_s
         heard_s = first_s if claim.first_s else 0.0
         for each in claim.demands:
-            alone_s, due_s = claim.first_s + each.work_s, claim.first_s + each.due_s
-            lost = claim.first_s > 0 and alone_s > PLANNED_SHARE * due_s
+            alone_s = claim.first_s + each.work_s
+            lost = claim.first_s > 0 and alone_s > PLANNED_SHARE * (claim.first_s + each.due_s)
             demands.append((heard_s + each.due_s, each.work_s, lost))
     done_s = first_s
     for due_s, work_s, lost in sorted(demands):

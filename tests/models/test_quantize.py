@@ -249,7 +249,8 @@ def test_a_device_that_cannot_is_told_before_anything_is_loaded(
 
 def test_a_gpu_that_can_is_taken() -> None:
     for kind, capability in (("int8", (7, 5)), ("int8", (9, 0))):
-        quantizer(kind, GPU, torch.float16, capability=lambda _, c=capability: c)  # type: ignore[misc]
+        quantize = quantizer(kind, GPU, torch.float16, capability=lambda _, c=capability: c)  # type: ignore[misc]
+        assert is_quantized(quantize(torch.ones(16, 16, dtype=torch.float16)))
 
 
 @cuda
