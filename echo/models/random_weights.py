@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -26,6 +30,7 @@ RESIDUAL_GAIN = 0.3  # of the codec's convolutional branches: 24 of them add up
 OUTPUT_GAIN = 0.1  # before the decoder's tanh: an RMS around -16 dBFS
 LAYER_SCALE = 0.3
 PCA_SCALE = 0.3  # z_q sums ten codes of unit variance; latents come out near 1
+MOST_THREADS = 8  # a generator uses one, and each holds a parameter
 
 
 def randomize_(
@@ -42,10 +47,8 @@ def randomize_(
     the way to ``device``: the same everywhere, and no second copy of the model. ``convert``: what
     is then made of it, given its name.
     """
-    for name, (constant, std) in _plan(module).items():
+    for name, value in _drawn(module, _plan(module), seed):
         owner, _, leaf = name.rpartition(".")
-        shape = tuple(module.get_parameter(name).shape)
-        value = _uniform(seed, name, shape, std) if std > 0 else torch.full(shape, constant)
         value = value.to(device=device, dtype=dtype)
         if convert is not None:
             value = convert(name, value)
@@ -75,6 +78,29 @@ class _Init(NamedTuple):
 
     constant: float
     std: float
+
+
+def _drawn(
+    module: nn.Module, plan: Mapping[str, _Init], seed: int
+) -> Iterator[tuple[str, Tensor]]:
+    """Values in the order of ``plan``, a few of them drawn at a time."""
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    waiting: deque[tuple[str, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for name, init in plan.items():
+            if len(waiting) == threads:
+                first, value = waiting.popleft()
+                yield first, value.result()
+            shape = tuple(module.get_parameter(name).shape)
+            waiting.append((name, pool.submit(_draw, seed, name, shape, init)))
+        for last, value in waiting:
+            yield last, value.result()
+
+
+def _draw(seed: int, name: str, shape: tuple[int, ...], init: _Init) -> Tensor:
+    if init.std > 0:
+        return _uniform(seed, name, shape, init.std)
+    return torch.full(shape, init.constant)
 
 
 def _gains(module: nn.Module) -> dict[str, float]:
