@@ -20,7 +20,8 @@ from echo.inference import (
     get_speaker_latent_and_mask,
     sample_blockwise_euler_cfg_independent_guidances,
 )
-from echo.models.dit import EchoDiT, LayerKV
+from echo.models.dit import EchoDiT
+from echo.models.layer_kv import LayerKV
 from echo.modules.attention import JointAttention, KeyValue
 from echo.modules.rope import RopeTable, apply_rope_to_half_the_heads
 from echo.text import prepare, tokenize

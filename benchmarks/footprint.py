@@ -29,7 +29,8 @@ from echo.errors import EchoError
 from echo.models.checkpoint import Convert
 from echo.models.codec import S1DAC, DecoderState
 from echo.models.devices import parse_dtype
-from echo.models.dit import EchoDiT, LayerKV, PrefixState
+from echo.models.dit import EchoDiT, PrefixState
+from echo.models.layer_kv import LayerKV
 from echo.models.load import fill_
 from echo.models.pca import PCAState
 from echo.models.quantize import is_chosen

@@ -22,7 +22,8 @@ from benchmarks.timing import Stopwatch
 from echo import spec
 from echo.inference import get_text_input_ids_and_mask
 from echo.models.codec import S1DAC
-from echo.models.dit import EchoDiT, LayerKV
+from echo.models.dit import EchoDiT
+from echo.models.layer_kv import LayerKV
 from echo.models.pca import PCAState
 from echo.modules.fusing import FusedProjections
 from echo.sampling.schedule import is_guided, times
@@ -144,4 +145,4 @@ def _copies(x: Tensor) -> Tensor:
 
 
 def _rows(layers: LayerKV, rows: int) -> LayerKV:
-    return layers if rows == COPIES else tuple((k[:rows], v[:rows]) for k, v in layers)
+    return layers if rows == COPIES else LayerKV(layers.joined[:, :, :rows])

@@ -21,7 +21,8 @@ from echo.audio.load import load_reference
 from echo.errors import InvalidRequestError
 from echo.models.codec import S1DAC
 from echo.models.devices import pick_device
-from echo.models.dit import EchoDiT, LayerKV
+from echo.models.dit import EchoDiT
+from echo.models.layer_kv import LayerKV
 from echo.models.load import load_codec, load_dit, load_pca
 from echo.models.pca import PCAState
 from echo.sampling.end_of_speech import find_end_point
@@ -263,7 +264,7 @@ def sample_blockwise_euler_cfg_independent_guidances(
     speaker = model.encode_speaker(speaker_latent.to(device))
     forced = speaker
     if speaker_kv_scale is not None:
-        forced = _scaled(speaker, speaker_kv_scale, speaker_kv_max_layers)
+        forced = speaker.scaled(speaker_kv_scale, speaker_kv_max_layers)
     generator = torch.Generator(device).manual_seed(rng_seed)
 
     for size, block_steps in zip(block_sizes, steps, strict=True):
@@ -359,11 +360,6 @@ class _Inputs:
 
 def _velocity(model: EchoDiT, x: Tensor, t: Tensor, inputs: _Inputs) -> Tensor:
     return model(x, t.to(x.device).expand(x.shape[0]), **vars(inputs))
-
-
-def _scaled(speaker: LayerKV, scale: float, layers: int | None) -> LayerKV:
-    layers = len(speaker) if layers is None else layers
-    return tuple((k * scale, v * scale) for k, v in speaker[:layers]) + speaker[layers:]
 
 
 def _check_shape(tensor: Tensor, name: str, expected: str, ok: bool) -> None:

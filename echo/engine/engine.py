@@ -213,7 +213,7 @@ class Engine:
         if text is None:
             return
         begun = time.monotonic()
-        in_passing_thread(partial(_prepare, self.components))
+        in_passing_thread(partial(self._prepare, self.components))
         audio = self.synthesize(SpeechRequest(text, voice=self.config.engine.warmup_voice, seed=0))
         peak = float(np.abs(audio).max()) if len(audio) else 0.0
         log.info(
@@ -264,9 +264,14 @@ class Engine:
         assert self._load is not None
         components = replace(in_passing_thread(self._load), lane=self._lane)
         if self._compiled:
-            in_passing_thread(partial(_prepare, components))
+            in_passing_thread(partial(self._prepare, components))
             self._watching = watch_recompiles()
         return components
+
+    def _prepare(self, components: Components) -> None:
+        """Compile and record what was set up, so that no listener waits for it."""
+        warm_up_passes(components.models, self.config.preset.block_sizes)
+        components.lane.run(partial(warm_up_codec, components.codec))
 
     def _forget_networks(self) -> None:
         """What else holds them, or was made for them."""
@@ -287,9 +292,3 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _prepare(components: Components) -> None:
-    """Compile and record what was set up, so that no listener waits for it."""
-    warm_up_passes(components.models)
-    components.lane.run(partial(warm_up_codec, components.codec))

@@ -27,7 +27,8 @@ from echo.engine.stats import BlockStats
 from echo.engine.stream import Audio, Feed, Progress, StreamInfo
 from echo.engine.voice_bank import EncodedVoice, PendingVoice, VoiceBank
 from echo.models.codec import DecoderState
-from echo.models.dit import EchoDiT, LayerKV, PrefixState
+from echo.models.dit import EchoDiT, PrefixState
+from echo.models.layer_kv import LayerKV
 from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
 from echo.sampling.end_of_speech import ends_in_zeros, find_end_point
 from echo.sampling.packing import StepRequest

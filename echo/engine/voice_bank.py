@@ -16,7 +16,8 @@ from echo.audio.resample import Samples
 from echo.config.schema import VoicesConfig
 from echo.engine.components import Components
 from echo.engine.ops import Call, Op
-from echo.models.dit import EchoDiT, LayerKV
+from echo.models.dit import EchoDiT
+from echo.models.layer_kv import LayerKV
 from echo.spec import SPEAKER_PIECE_LATENTS
 from echo.voices.cache import ByteBoundedCache, CacheStats
 from echo.voices.encode import encode_pieces, real_latents
@@ -25,22 +26,16 @@ from echo.voices.source import VoiceSource
 
 @dataclass(frozen=True)
 class EncodedVoice:
-    """Keys and values per layer, [1, S / patch, H, d], for each model of the engine."""
+    """Keys and values, S / patch of them, for each model of the engine."""
 
     by_model: dict[EchoDiT, LayerKV]
 
     def nbytes(self) -> int:
         """What it takes in memory."""
-        tensors = (t for kv in self.by_model.values() for layer in kv for t in layer)
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(kv.nbytes for kv in self.by_model.values())
 
     def to(self, device: torch.device) -> EncodedVoice:
-        return EncodedVoice(
-            {
-                model: tuple((k.to(device), v.to(device)) for k, v in kv)
-                for model, kv in self.by_model.items()
-            }
-        )
+        return EncodedVoice({model: kv.to(device) for model, kv in self.by_model.items()})
 
 
 @dataclass(eq=False)

@@ -19,8 +19,11 @@ from echo.config.schema import CompileConfig
 from echo.models.codec import S1DAC
 from echo.models.compiled_passes import CompiledPasses, failed_to_compile, first_line
 from echo.models.dit import EchoDiT
+from echo.models.encoder_graphs import EncoderGraphs
 from echo.models.graphs import GraphedPasses
 from echo.models.passes import PlainPasses
+from echo.models.step_graphs import StepGraphs
+from echo.modules.attention import takes_any_rows
 from echo.modules.streaming import SequenceState
 
 log = logging.getLogger(__name__)
@@ -91,7 +94,8 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
         if config.model:
             model.passes = CompiledPasses()
         if graphs:
-            model.passes = GraphedPasses(model.passes)
+            whole = takes_any_rows(model.device, model.dtype)
+            model.passes = (StepGraphs if whole else GraphedPasses)(model.passes)
     compile_codec = config.codec or (config.codec is None and codec.device.type == "cuda")
     if compile_codec:
         # The decoder's convolutions are nearly all of its time and have tensors for state.
@@ -103,14 +107,19 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
 
 
 @torch.inference_mode()
-def warm_up_passes(models: Sequence[EchoDiT]) -> None:
-    """Compile and record what :func:`compile_components` set up; takes seconds to minutes."""
+def warm_up_passes(models: Sequence[EchoDiT], blocks: Sequence[int]) -> None:
+    """Compile and record what :func:`compile_components` set up; takes seconds to minutes.
+
+    ``blocks``: latents of the blocks of a usual stream.
+    """
     for model in models:
         if isinstance(model.passes, PlainPasses):
             continue
         log.info("preparing the model's passes; this takes seconds to minutes")
         begun = time.perf_counter()
         model.passes.warm_up(model)
+        if isinstance(model.passes, StepGraphs | GraphedPasses) and model.passes.recorded:
+            model.recorded = EncoderGraphs.or_none(model, blocks)
         log.info("the model's passes are ready, after %.1f s", time.perf_counter() - begun)
 
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from echo.models.dit import EchoDiT, PackedStep
-from echo.models.passes import OnePass, Pieces, PlainPasses, between, enter, leave
-from echo.modules.attention import Packing
+from echo.models.dit import EchoDiT, PackedRow, PackedStep
+from echo.models.layer_kv import row_context
+from echo.models.passes import (
+    OnePass,
+    Pieces,
+    PlainPass,
+    PlainPasses,
+    attend_along,
+    between,
+    enter,
+    leave,
+)
 from echo.modules.linear import FEW_ROWS, MIN_ROWS
 
 log = logging.getLogger(__name__)
@@ -28,17 +36,26 @@ class CompiledPasses:
         self._plain = PlainPasses()
         self._failed = False
         self.pieces = Pieces(*(self._compiled(piece, backend) for piece in (enter, between, leave)))
-        self._passes = PlainPasses(self.pieces)
 
     @property
     def compiled(self) -> bool:
         """Whether no compiling has failed so far."""
         return not self._failed
 
+    def velocity(self, model: EchoDiT, step: PackedStep) -> Tensor:
+        return attend_along(self.begin(model, step), step, len(model.blocks))
+
     def begin(self, model: EchoDiT, step: PackedStep) -> OnePass:
+        """As of :class:`PlainPasses`."""
         if self._failed or len(step.x) < FEWEST:
             return self._plain.begin(model, step)
-        return self._passes.begin(model, _uniform(step))
+        # A time for each latent and never a single time: one case for the compiler.
+        which, modulation = step.which, step.modulation
+        if which is None:
+            which = torch.zeros(len(step.x), dtype=torch.int64, device=step.x.device)
+        if len(modulation) < FEWEST:
+            modulation = torch.cat((modulation, modulation))
+        return PlainPass(self.pieces, model, step.x, modulation, which, step.rope)
 
     def warm_up(self, model: EchoDiT) -> None:
         """Compile, before anybody waits for it."""
@@ -89,26 +106,13 @@ def first_line(error: Exception) -> str:
 
 
 def blank_step(model: EchoDiT, *, latents: int, times: int) -> PackedStep:
-    """A step of ``latents`` zeros at ``times`` different times, without contexts."""
+    """A step of one row of ``latents`` zeros, of ``times`` different times, without a context."""
     c, device = model.config, model.device
+    rope = model.rope(torch.arange(latents, device=device))
     return PackedStep(
         x=torch.zeros(latents, c.latent_size, device=device),
         modulation=torch.zeros(
             (times, c.num_layers, 6, c.model_size), dtype=model.dtype, device=device
         ),
-        which=torch.zeros(latents, dtype=torch.int64, device=device),
-        rope=model.rope(torch.arange(latents, device=device)),
-        contexts=(),
-        packing=Packing((latents,), (latents,)),
-        offsets=None,
+        rows=(PackedRow(row_context(c.num_layers), rope, 0),),
     )
-
-
-def _uniform(step: PackedStep) -> PackedStep:
-    """The same with a time for each latent and never a single time: one case for the compiler."""
-    which, modulation = step.which, step.modulation
-    if which is None:
-        which = torch.zeros(len(step.x), dtype=torch.int64, device=step.x.device)
-    if len(modulation) < FEWEST:
-        modulation = torch.cat((modulation, modulation))
-    return replace(step, which=which, modulation=modulation)

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import cached_property
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo.models.layer_kv import LayerKV, RowContext
 from echo.models.passes import Passes, PlainPasses
 from echo.modules.adaln import LowRankAdaLN, Modulation, timestep_embedding
-from echo.modules.attention import (
-    JointAttention,
-    KeyValue,
-    Offsets,
-    PackedContext,
-    Packing,
-    attend_with_contexts,
-)
+from echo.modules.attention import JointAttention, Offsets, PackedContext, Packing, takes_any_rows
 from echo.modules.encoder import LatentEncoder, TextEncoder
 from echo.modules.mlp import SwiGLU
 from echo.modules.norm import RMSNorm, rms_normalize
 from echo.modules.rope import RopeTable, rope_table
-
-LayerKV = tuple[KeyValue, ...]  # keys and values of every layer; immutable, shared by requests
 
 
 @dataclass(frozen=True)
@@ -77,24 +70,73 @@ class PrefixState:
 
     latents: int  # in all
     rest: Tensor  # [1, r, 80], r < patch: those of no whole patch yet
-    encoder: tuple[KeyValue, ...]  # of every layer of the encoder, [1, p, H, d]
-    context: LayerKV  # of every layer of the DiT, [1, p, H, d]
+    encoder: LayerKV  # of the encoder, p keys
+    context: LayerKV  # of the DiT, p keys
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One guidance pass of one block of a generation."""
+
+    context: RowContext  # belongs to the block: another block, another context
+    rope: RopeTable  # of its positions
+    time: int  # of those there are
+
+    @property
+    def latents(self) -> int:
+        return self.rope.cos.shape[0]
 
 
 @dataclass(frozen=True)
 class PackedStep:
     """One Euler step of many rows, T latents in all, one row after the other.
 
-    A row is one guidance pass of one generation; rows differ in time, position and length.
+    Rows differ in time, position and length. What follows from them is made when it is asked for.
     """
 
     x: Tensor  # [T, 80] float32
     modulation: Tensor  # [M, L, 6, D], of the M times there are
-    which: Tensor | None  # [T] int64, the time of each latent; None: there is one only
-    rope: RopeTable  # of the T positions
-    contexts: tuple[tuple[PackedContext, ...], ...]  # by layer, by row
-    packing: Packing
-    offsets: Offsets | None  # of ``packing``, where one attention call does all rows
+    rows: tuple[PackedRow, ...]
+
+    @cached_property
+    def packing(self) -> Packing:
+        lengths = tuple(row.latents for row in self.rows)
+        keys = (n + row.context.keys for n, row in zip(lengths, self.rows, strict=True))
+        return Packing(lengths, tuple(keys))
+
+    @cached_property
+    def rope(self) -> RopeTable:
+        """Of the T positions."""
+        tables = [row.rope for row in self.rows]
+        return RopeTable(
+            torch.cat([table.cos for table in tables]), torch.cat([table.sin for table in tables])
+        )
+
+    @cached_property
+    def which(self) -> Tensor | None:
+        """[T] int64, the time of each latent; None: there is one only."""
+        if len(self.modulation) == 1:
+            return None
+        times = [row.time for row in self.rows for _ in range(row.latents)]
+        return torch.tensor(times).to(self.x.device, non_blocking=True)
+
+    @cached_property
+    def offsets(self) -> Offsets | None:
+        """Of ``packing``, where one attention call does all rows."""
+        at_once = takes_any_rows(self.x.device, self.modulation.dtype)
+        return self.packing.offsets(self.x.device) if at_once else None
+
+    def contexts(self, layer: int) -> list[PackedContext]:
+        """By row."""
+        return [row.context.layers[layer] for row in self.rows]
+
+
+class RecordedEncoders(Protocol):
+    """Another way to run the encoders; None: not for what is asked."""
+
+    def text(self, ids: Tensor) -> LayerKV | None: ...
+
+    def prefix(self, latent: Tensor, past: LayerKV | None) -> tuple[LayerKV, LayerKV] | None: ...
 
 
 class DiTBlock(nn.Module):
@@ -166,6 +208,7 @@ class EchoDiT(nn.Module):
         self.out_norm = RMSNorm(c.model_size, c.norm_eps)
         self.out_proj = nn.Linear(c.model_size, c.latent_size)
         self.passes: Passes = PlainPasses()  # how the fast pass runs; see compile.py
+        self.recorded: RecordedEncoders | None = None  # likewise
 
     def _latent_encoder(self) -> LatentEncoder:
         c = self.config
@@ -208,14 +251,21 @@ class EchoDiT(nn.Module):
         Returns:
             Per layer (k, v), each [B, L, H, d] in the model's dtype.
         """
+        recorded = None
+        if self.recorded is not None and mask is None and len(ids) == 1:
+            recorded = self.recorded.text(ids)
+        return self.text_plainly(ids, mask) if recorded is None else recorded
+
+    def text_plainly(self, ids: Tensor, mask: Tensor | None) -> LayerKV:
+        """As it is written."""
         encoded = self.text_norm(self.text_encoder(ids, mask))
-        return tuple(block.attention.project_text(encoded) for block in self.blocks)
+        return LayerKV.of([block.attention.project_text(encoded) for block in self.blocks])
 
     def encode_speaker(self, latent: Tensor) -> LayerKV:
         """Per layer (k, v) [B, S / patch, H, d] of a voice [B, S, 80]; S cut to whole patches."""
         latent = latent[:, : latent.shape[1] // self.patch * self.patch].to(self.dtype)
         encoded = self.speaker_norm(self.speaker_encoder(latent))
-        return tuple(block.attention.project_speaker(encoded) for block in self.blocks)
+        return LayerKV.of([block.attention.project_speaker(encoded) for block in self.blocks])
 
     def encode_prefix(self, latent: Tensor) -> LayerKV:
         """Keys and values [B, n / patch, H, d] per layer of generated latents [B, n, 80].
@@ -225,7 +275,7 @@ class EchoDiT(nn.Module):
         encoded = self.latent_norm(self.latent_encoder(latent.to(self.dtype)))
         positions = torch.arange(encoded.shape[1], device=latent.device) * self.patch
         rope = self.rope(positions)
-        return tuple(block.attention.project_prefix(encoded, rope) for block in self.blocks)
+        return LayerKV.of([block.attention.project_prefix(encoded, rope) for block in self.blocks])
 
     def extend_prefix(
         self, state: PrefixState | None, latent: Tensor
@@ -245,20 +295,28 @@ class EchoDiT(nn.Module):
         whole = total // self.patch
         old = 0 if state is None else state.latents // self.patch
         padded = F.pad(new, (0, 0, 0, -new.shape[1] % self.patch))
-        encoded, kept = self.latent_encoder.extend(
-            padded.to(self.dtype), None if state is None else state.encoder
-        )
+        encoder, context = self.prefix_after(padded, None if state is None else state.encoder)
+        if state is not None:
+            encoder = state.encoder.followed_by(encoder)
+            context = state.context.followed_by(context)
+        rest = new[:, (whole - old) * self.patch :]
+        return PrefixState(total, rest, encoder.first(whole), context.first(whole)), context
+
+    def prefix_after(self, latent: Tensor, past: LayerKV | None) -> tuple[LayerKV, LayerKV]:
+        """Of whole patches of ``latent`` [1, n, 80] after those of ``past``: keys and values of
+        the encoder, and of the DiT, each of the n / patch new ones."""
+        recorded = None if self.recorded is None else self.recorded.prefix(latent, past)
+        return self.prefix_plainly(latent, past) if recorded is None else recorded
+
+    def prefix_plainly(self, latent: Tensor, past: LayerKV | None) -> tuple[LayerKV, LayerKV]:
+        """As it is written."""
+        old = 0 if past is None else past.length
+        encoded, added = self.latent_encoder.extend(latent.to(self.dtype), past)
         encoded = self.latent_norm(encoded)
         positions = torch.arange(old, old + encoded.shape[1], device=latent.device) * self.patch
         rope = self.rope(positions)
-        context = tuple(block.attention.project_prefix(encoded, rope) for block in self.blocks)
-        if state is not None:
-            context = tuple(
-                (torch.cat((k, new_k), dim=1), torch.cat((v, new_v), dim=1))
-                for (k, v), (new_k, new_v) in zip(state.context, context, strict=True)
-            )
-        rest = new[:, (whole - old) * self.patch :]
-        return PrefixState(total, rest, _first(kept, whole), _first(context, whole)), context
+        context = [block.attention.project_prefix(encoded, rope) for block in self.blocks]
+        return LayerKV.of(added), LayerKV.of(context)
 
     def condition(self, t: Tensor) -> Conditioning:
         """Modulations of every layer at times ``t`` [B] in 0..1, rounded to the model's dtype."""
@@ -318,14 +376,7 @@ class EchoDiT(nn.Module):
 
         No masks and no keys that are not attended to; all but attention is shared by all rows.
         """
-        running = self.passes.begin(self, step)
-        q, k, v = running.enter()
-        last = len(self.blocks) - 1
-        for i in range(last):
-            attended = attend_with_contexts(q, k, v, step.contexts[i], step.packing, step.offsets)
-            q, k, v = running.between(i, attended)
-        attended = attend_with_contexts(q, k, v, step.contexts[last], step.packing, step.offsets)
-        return running.leave(attended)
+        return self.passes.velocity(self, step)
 
     def _joint_mask(
         self,
@@ -343,7 +394,3 @@ class EchoDiT(nn.Module):
         patches = speaker_mask.shape[1] // self.patch * self.patch
         parts += [text_mask, speaker_mask[:, : patches : self.patch]]
         return torch.cat(parts, dim=1)[:, None, None, :]
-
-
-def _first(layers: tuple[KeyValue, ...], count: int) -> tuple[KeyValue, ...]:
-    return tuple((k[:, :count], v[:, :count]) for k, v in layers)

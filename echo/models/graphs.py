@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT, PackedStep
-from echo.models.passes import Flow, Heads, OnePass, Passes, Pieces
+from echo.models.passes import Flow, Heads, Passes, Pieces, attend_along
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +48,12 @@ class GraphedPasses:
         """Whether there are graphs."""
         return bool(self._graphs)
 
-    def begin(self, model: EchoDiT, step: PackedStep) -> OnePass:
+    def velocity(self, model: EchoDiT, step: PackedStep) -> Tensor:
         if len(step.modulation) <= MOST_TIMES:
             for graphs in self._graphs:
                 if len(step.x) <= graphs.latents:
-                    return _GraphedPass(graphs, step)
-        return self._others.begin(model, step)
+                    return attend_along(_GraphedPass(graphs, step), step, len(model.blocks))
+        return self._others.velocity(model, step)
 
     def warm_up(self, model: EchoDiT, record: Recorder | None = None) -> None:
         """Record all graphs; if that fails, say so once and go on without any."""

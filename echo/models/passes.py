@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
+from echo.modules.attention import attend_with_contexts
 from echo.modules.rope import RopeTable
 
 if TYPE_CHECKING:
@@ -46,11 +47,24 @@ class Passes(Protocol):
         """What its passes are made of."""
         ...
 
-    def begin(self, model: EchoDiT, step: PackedStep) -> OnePass: ...
+    def velocity(self, model: EchoDiT, step: PackedStep) -> Tensor:
+        """[T, 80] float32."""
+        ...
 
     def warm_up(self, model: EchoDiT) -> None:
         """Whatever takes its time, before anybody waits for a pass."""
         ...
+
+
+def attend_along(running: OnePass, step: PackedStep, layers: int) -> Tensor:
+    """A pass from its beginning to its velocity."""
+    q, k, v = running.enter()
+    for layer in range(layers):
+        context = step.contexts(layer)
+        attended = attend_with_contexts(q, k, v, context, step.packing, step.offsets)
+        if layer < layers - 1:
+            q, k, v = running.between(layer, attended)
+    return running.leave(attended)
 
 
 class PlainPasses:
@@ -59,8 +73,12 @@ class PlainPasses:
     def __init__(self, pieces: Pieces | None = None) -> None:
         self.pieces = pieces or Pieces(enter, between, leave)
 
+    def velocity(self, model: EchoDiT, step: PackedStep) -> Tensor:
+        return attend_along(self.begin(model, step), step, len(model.blocks))
+
     def begin(self, model: EchoDiT, step: PackedStep) -> OnePass:
-        return _PlainPass(self.pieces, model, step)
+        """One under way, for who attends himself."""
+        return PlainPass(self.pieces, model, step.x, step.modulation, step.which, step.rope)
 
     def warm_up(self, model: EchoDiT) -> None:
         """Nothing."""
@@ -75,28 +93,39 @@ class Pieces:
     leave: Callable[..., Tensor]
 
 
-class _PlainPass:
-    def __init__(self, pieces: Pieces, model: EchoDiT, step: PackedStep) -> None:
+class PlainPass:
+    """``pieces`` one after the other. Shapes as in :class:`~echo.models.dit.PackedStep`."""
+
+    def __init__(
+        self,
+        pieces: Pieces,
+        model: EchoDiT,
+        x: Tensor,
+        modulation: Tensor,
+        which: Tensor | None,
+        rope: RopeTable,
+    ) -> None:
         self._pieces = pieces
         self._model = model
-        self._step = step
-        self._angles = step.rope.cos, step.rope.sin
+        self._x, self._modulation, self._which = x, modulation, which
+        self._angles = rope.cos, rope.sin
 
     def enter(self) -> Heads:
-        step, first = self._step, self._step.modulation[:, 0]
-        return self._keep(self._pieces.enter(self._model, step.x, first, step.which, *self._angles))
+        first = self._modulation[:, 0]
+        flow = self._pieces.enter(self._model, self._x, first, self._which, *self._angles)
+        return self._keep(flow)
 
     def between(self, layer: int, attended: Tensor) -> Heads:
-        blocks, step = self._model.blocks, self._step
-        modulations = step.modulation[:, layer], step.modulation[:, layer + 1]
+        blocks = self._model.blocks
+        modulations = self._modulation[:, layer], self._modulation[:, layer + 1]
         flow = self._pieces.between(
             *(blocks[layer], blocks[layer + 1], self._h, self._gate, attended),
-            *(*modulations, step.which, *self._angles),
+            *(*modulations, self._which, *self._angles),
         )
         return self._keep(flow)
 
     def leave(self, attended: Tensor) -> Tensor:
-        last, which = self._step.modulation[:, -1], self._step.which
+        last, which = self._modulation[:, -1], self._which
         return self._pieces.leave(self._model, self._h, self._gate, attended, last, which)
 
     def _keep(self, flow: Flow) -> Heads:

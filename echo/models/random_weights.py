@@ -80,9 +80,7 @@ class _Init(NamedTuple):
     std: float
 
 
-def _drawn(
-    module: nn.Module, plan: Mapping[str, _Init], seed: int
-) -> Iterator[tuple[str, Tensor]]:
+def _drawn(module: nn.Module, plan: Mapping[str, _Init], seed: int) -> Iterator[tuple[str, Tensor]]:
     """Values in the order of ``plan``, a few of them drawn at a time."""
     threads = min(MOST_THREADS, os.cpu_count() or 1)
     waiting: deque[tuple[str, Future[Tensor]]] = deque()

@@ -72,7 +72,7 @@ def attend_packed(
     With ``offsets`` in one call, which :func:`takes_any_rows` must allow; else one for each shape.
     """
     if offsets is not None:
-        return _attend_any_rows(q, k, v, offsets)
+        return attend_any_rows(q, k, v, offsets)
     out, first, first_key = [], 0, 0
     for rows, queries, keys in packing.groups():
         last, last_key = first + rows * queries, first_key + rows * keys
@@ -133,12 +133,12 @@ class EncoderAttention(GatedAttention):
         return self.output(attend(q, k, v, visible, causal=self.causal), gate)
 
     def extend(self, x: Tensor, rope: RopeTable, past: KeyValue) -> tuple[Tensor, KeyValue]:
-        """Causal: ``x`` [B, n, D] sees ``past`` and itself; also both as one, for what follows."""
+        """Causal: ``x`` [B, n, D] sees ``past`` and itself; also its own keys and values."""
         q, k, v, gate = self._project(x, rope)
         keys, values = torch.cat((past[0], k), dim=1), torch.cat((past[1], v), dim=1)
         first = past[0].shape[1]
         mask = torch.ones(k.shape[1], keys.shape[1], dtype=torch.bool, device=x.device).tril(first)
-        return self.output(attend(q, keys, values, mask), gate), (keys, values)
+        return self.output(attend(q, keys, values, mask), gate), (k, v)
 
     def _project(self, x: Tensor, rope: RopeTable) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q, k, v, gate = self.project(x)
@@ -224,7 +224,8 @@ def _join(own: Sequence[Tensor], others: Sequence[tuple[Tensor, ...]]) -> Tensor
     return torch.cat([a for row, more in zip(own, others, strict=True) for a in (row, *more)])
 
 
-def _attend_any_rows(q: Tensor, k: Tensor, v: Tensor, offsets: Offsets) -> Tensor:
+def attend_any_rows(q: Tensor, k: Tensor, v: Tensor, offsets: Offsets) -> Tensor:
+    """As :func:`attend_packed`, where :func:`takes_any_rows` allows it. Rows may be empty."""
     from torch.nn.attention.varlen import varlen_attn
 
     longest = offsets.longest_query, offsets.longest_keys

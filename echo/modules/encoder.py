@@ -31,10 +31,10 @@ class EncoderBlock(nn.Module):
         return x + self.mlp(self.mlp_norm(x))
 
     def extend(self, x: Tensor, rope: RopeTable, past: KeyValue) -> tuple[Tensor, KeyValue]:
-        """Causal: ``x`` continues what left ``past``; also the past of what follows."""
-        y, past = self.attention.extend(self.attention_norm(x), rope, past)
+        """Causal: ``x`` continues what left ``past``; also what it leaves itself."""
+        y, own = self.attention.extend(self.attention_norm(x), rope, past)
         x = x + y
-        return x + self.mlp(self.mlp_norm(x)), past
+        return x + self.mlp(self.mlp_norm(x)), own
 
 
 class TextEncoder(nn.Module):
@@ -99,10 +99,10 @@ class LatentEncoder(nn.Module):
         """What :meth:`forward` gives for ``latent`` [B, n, 80] after the latents of ``past``.
 
         Args:
-            past: keys and values of every layer, from the call before; None: the start.
+            past: keys and values of every layer, of all calls before; None: the start.
 
         Returns:
-            [B, n / patch, width], and the past of what follows; ``past`` itself stays as it is.
+            [B, n / patch, width], and keys and values of every layer to put after ``past``.
         """
         x = self._patches(latent)
         if past is None:
@@ -112,11 +112,11 @@ class LatentEncoder(nn.Module):
         start = past[0][0].shape[1] if past else 0
         positions = torch.arange(start, start + x.shape[1], device=latent.device)
         rope = rope_table(positions, self.head_size)
-        kept = []
+        added = []
         for block, layer in zip(self.blocks, past, strict=True):
-            x, layer = block.extend(x, rope, layer)
-            kept.append(layer)
-        return x, tuple(kept)
+            x, own = block.extend(x, rope, layer)
+            added.append(own)
+        return x, tuple(added)
 
     def _patches(self, latent: Tensor) -> Tensor:
         batch, length, _ = latent.shape

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from echo.config.schema import SamplerConfig
-from echo.models.dit import EchoDiT, LayerKV
-from echo.sampling.packing import RowContext, StepRequest, row_context
+from echo.models.dit import EchoDiT
+from echo.models.layer_kv import LayerKV, RowContext, row_context
+from echo.sampling.packing import StepRequest
 from echo.sampling.schedule import StepTables, crosses, is_guided, rescale_score
 
 
@@ -31,7 +32,7 @@ class BlockShape:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a block is conditioned on: keys and values per layer, each [1, n, H, d].
+    """What a block is conditioned on, each of a single sample.
 
     ``prefix``: of the ``start`` latents before the block, from ``EchoDiT.extend_prefix``.
     """
@@ -89,12 +90,9 @@ def sample_block(
 
 def scale_speaker(speaker: LayerKV | None, settings: SamplerConfig) -> LayerKV | None:
     """Forced speaker: a scaled copy of the first layers' keys and values (model.md §5)."""
-    scale = settings.speaker_kv_scale
-    if speaker is None or scale is None:
+    if speaker is None or settings.speaker_kv_scale is None:
         return speaker
-    layers = settings.speaker_kv_max_layers
-    layers = len(speaker) if layers is None else layers
-    return tuple((k * scale, v * scale) for k, v in speaker[:layers]) + speaker[layers:]
+    return speaker.scaled(settings.speaker_kv_scale, settings.speaker_kv_max_layers)
 
 
 def _guided_passes(layers: int, c: Conditions, speaker: LayerKV | None) -> tuple[RowContext, ...]:

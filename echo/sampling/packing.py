@@ -13,31 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from echo.models.dit import EchoDiT, LayerKV, PackedStep
-from echo.modules.attention import PackedContext, Packing, takes_any_rows
+from echo.models.dit import EchoDiT, PackedRow, PackedStep
+from echo.models.layer_kv import RowContext
 from echo.modules.rope import RopeTable
-
-
-@dataclass(frozen=True)
-class RowContext:
-    """What one guidance pass sees beside its own latents: pieces of keys and values by layer.
-
-    Pieces are views of what requests share (a voice, say): they are joined with a step's own keys
-    when these are known, so nobody holds copies of them.
-    """
-
-    layers: tuple[PackedContext, ...]
-    keys: int
-
-
-def row_context(layers: int, *parts: LayerKV | None) -> RowContext:
-    """The context of ``parts``, each [1, n, H, d] in every one of ``layers`` layers."""
-    present = [part for part in parts if part is not None]
-    pieces = tuple(
-        (tuple(part[i][0][0] for part in present), tuple(part[i][1][0] for part in present))
-        for i in range(layers)
-    )
-    return RowContext(pieces, sum(part[0][0].shape[1] for part in present))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +53,13 @@ def pack(requests: Sequence[StepRequest]) -> tuple[PackedStep, list[tuple[int, i
     """The step, and (request, pass) of its rows in order: rows of one shape are neighbours."""
     order = [(i, j) for i, r in enumerate(requests) for j in range(len(r.contexts))]
     order.sort(key=lambda row: _shape(requests, row))
-    model, first = requests[0].model, requests[0]
-    shapes = [_shape(requests, row) for row in order]
-    layers = range(len(model.blocks))
-    contexts = [requests[i].contexts[j].layers for i, j in order]
-    packing = Packing(tuple(n for n, _ in shapes), tuple(m for _, m in shapes))
-    at_once = takes_any_rows(model.device, model.dtype)
+    rows = [PackedRow(requests[i].contexts[j], requests[i].rope, i) for i, j in order]
+    assert all(r.model is requests[0].model for r in requests)
     step = PackedStep(
         x=torch.cat([requests[i].x[0] for i, _ in order]),
         modulation=torch.stack([r.modulation for r in requests]),
-        which=_times_of(requests, order) if len(requests) > 1 else None,
-        rope=RopeTable(
-            torch.cat([requests[i].rope.cos for i, _ in order]),
-            torch.cat([requests[i].rope.sin for i, _ in order]),
-        ),
-        contexts=tuple(tuple(context[layer] for context in contexts) for layer in layers),
-        packing=packing,
-        offsets=packing.offsets(model.device) if at_once else None,
+        rows=tuple(rows),
     )
-    assert all(r.model is first.model for r in requests)
     return step, order
 
 
@@ -101,8 +67,3 @@ def _shape(requests: Sequence[StepRequest], row: tuple[int, int]) -> tuple[int, 
     """Queries and keys of a row."""
     own = requests[row[0]].x.shape[1]
     return own, own + requests[row[0]].contexts[row[1]].keys
-
-
-def _times_of(requests: Sequence[StepRequest], order: Sequence[tuple[int, int]]) -> Tensor:
-    which = [i for i, _ in order for _ in range(requests[i].x.shape[1])]
-    return torch.tensor(which).to(requests[0].x.device, non_blocking=True)

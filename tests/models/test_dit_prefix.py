@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from echo.models.dit import LayerKV, PrefixState
+from echo.models.dit import PrefixState
+from echo.models.layer_kv import LayerKV
 from golden import golden_dit
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -16,32 +16,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from companies import COMPANIES, Recording, assert_same, requests_of, spoken_by
 from echo.models.codec import StreamingSequential
 from echo.models.compile import CompiledInPieces, stop_watching, watch_recompiles, write_artifacts
 from echo.models.compiled_passes import CompiledPasses, blank_step
 from echo.models.dit import EchoDiT
 from echo.models.graphs import MOST_TIMES, GraphedPasses, cuda_recorder
 from echo.models.load import load_dit
-from echo.models.passes import Passes, Pieces, PlainPasses, between, enter, leave
+from echo.models.passes import Pieces, PlainPasses, between, enter, leave
 from echo.modules.attention import Packing, attend_packed, attend_with_contexts
 from echo.modules.fusing import fuse_
 from echo.modules.linear import FEW_ROWS, MIN_ROWS
 from echo.modules.streaming import SequenceState
-from echo.sampling.packing import StepRequest, pack, row_context, velocities
-from echo.sampling.schedule import StepTables
+from echo.sampling.packing import pack, velocities
 from fakes import compilations
 from golden import golden_codec, golden_dit
 
-# (latents, text, voice latents, start, guided) of the requests that share a pass
-COMPANIES: list[list[tuple[int, int, int, int, bool]]] = [
-    [(8, 5, 12, 0, True)],
-    [(8, 5, 12, 0, False)],
-    [(1, 5, 0, 0, False)],
-    [(30, 60, 0, 6, True), (5, 17, 40, 0, True), (1, 8, 12, 9, False)],
-    [(7, 9, 12, 4, False), (33, 9, 12, 4, False)],
-    [(3, 4, 8, 0, True)] * 9,
-    [(2, 5, 12, 0, False)],
-]
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -50,41 +40,6 @@ def model() -> EchoDiT:
     model = deepcopy(golden_dit())
     fuse_(model)
     return model
-
-
-def requests_of(model: EchoDiT, company: Sequence[tuple[int, ...]]) -> list[StepRequest]:
-    generator = torch.Generator().manual_seed(3)
-    tables, made = StepTables(model), []
-    for i, (size, text, voice, start, guided) in enumerate(company):
-        ids = torch.randint(1, 250, (1, text), generator=generator).to(model.device)
-        spoken = model.encode_text(ids)
-        latent = torch.randn((1, voice, 80), generator=generator).to(model.device)
-        speaker = model.encode_speaker(latent) if voice else None
-        prefix = None
-        if start:
-            before = torch.randn((1, start, 80), generator=generator).to(model.device)
-            _, prefix = model.extend_prefix(None, before)
-        layers = len(model.blocks)
-        contexts = [row_context(layers, prefix, spoken, speaker)]
-        if guided:
-            contexts += [row_context(layers, prefix, speaker), row_context(layers, prefix, spoken)]
-        x = torch.randn((1, size, 80), generator=generator).to(model.device)
-        modulation = tables.get(11, 0.999).modulations[i % 11]
-        rope = tables.rope(start, size)
-        made.append(StepRequest(model, x, modulation, rope, tuple(contexts)))
-    return made
-
-
-@torch.inference_mode()
-def spoken_by(model: EchoDiT, passes: Passes) -> list[Tensor]:
-    """What every company is answered, one after the other."""
-    model.passes = passes
-    return [v for company in COMPANIES for v in velocities(requests_of(model, company))]
-
-
-def assert_same(ours: list[Tensor], expected: list[Tensor], tolerance: float = 1e-4) -> None:
-    for a, b in zip(ours, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 @torch.inference_mode()
@@ -239,24 +194,6 @@ def test_artefacts_are_whole_whoever_else_writes_them(tmp_path: Path) -> None:
         list(threads.map(lambda content: write_artifacts(path, content), contents))
     assert path.read_bytes() in contents
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-
-
-class Recording:
-    """Stands for a CUDA graph: the work again, counted, on the same memory."""
-
-    def __init__(self) -> None:
-        self.recorded = self.replayed = 0
-
-    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
-        self.recorded += 1
-        work()
-
-        def replay() -> None:
-            self.replayed += 1
-            with torch.inference_mode():
-                work()
-
-        return replay
 
 
 @torch.inference_mode()
