@@ -29,7 +29,7 @@ from echo.models.pca import PCAState
 from echo.models.quantize import adopt_quantized_, is_chosen, quantizer
 from echo.models.random_weights import random_pca, randomize_
 from echo.models.sizes import codec_config, dit_config
-from echo.modules.conv import fold_weight_norm
+from echo.modules.conv import fold_weight_norm, lay_out_
 from echo.modules.fusing import FusedProjections
 
 WEIGHTS_FILE = "pytorch_model.safetensors"
@@ -184,6 +184,7 @@ def load_codec(
     else:
         codec.move_decoder_(torch.device(device), dtype)
         codec.move_encoder_(torch.device(encoder_device), torch.float32)
+    lay_out_(codec)
     _report("codec", repo, weights, started)
     return codec
 

@@ -31,12 +31,22 @@ class ConvState:
     def clone(self) -> ConvState:
         return ConvState(self.tail.clone())
 
-    def extend(self, x: Tensor) -> Tensor:
-        """``x`` [B, C, T] with what came before it in front; remembers the new tail."""
+    def extend(self, x: Tensor, *, time_major: bool = False) -> Tensor:
+        """``x`` [B, C, T] with what came before it in front; remembers the new tail.
+
+        ``time_major``: both in memory as [B, T, C], as the tail then has to be from the start.
+        """
+        kept = self.tail.shape[-1]
+        if not kept:
+            return x
+        # Copies, not views: a compiler would take the strides of a view for a new case.
+        if time_major:
+            rows = torch.cat((self.tail.transpose(1, 2), x.transpose(1, 2)), dim=1)
+            tail = rows[:, rows.shape[1] - kept :].clone(memory_format=torch.contiguous_format)
+            self.tail = tail.transpose(1, 2)
+            return rows.transpose(1, 2)
         x = torch.cat((self.tail, x), dim=-1)
-        tail = x[..., x.shape[-1] - self.tail.shape[-1] :]
-        # Also where nothing is kept: a compiler would take the strides of a view for a new case.
-        self.tail = tail.clone(memory_format=torch.contiguous_format)
+        self.tail = x[..., x.shape[-1] - kept :].clone(memory_format=torch.contiguous_format)
         return x
 
 
