@@ -24,10 +24,9 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.report import say, table
 from echo.config import EchoConfig, compose
 from echo.engine.components import Components
-from echo.engine.generation import DECODE_PIECE_LATENTS
 from echo.errors import EchoError
 from echo.models.checkpoint import Convert
-from echo.models.codec import S1DAC, DecoderState
+from echo.models.codec import DECODE_PIECE_LATENTS, S1DAC, DecoderState
 from echo.models.devices import parse_dtype
 from echo.models.dit import EchoDiT, PrefixState
 from echo.models.layer_kv import LayerKV

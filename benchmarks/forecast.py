@@ -32,10 +32,10 @@ from benchmarks.timing import median, percentile
 from echo.config import EchoConfig
 from echo.engine import Engine, SpeechRequest
 from echo.engine.components import load_components
-from echo.engine.generation import DECODE_PIECE_LATENTS
 from echo.engine.request import resolve_settings
 from echo.engine.stats import RequestStats
 from echo.engine.task import Limits
+from echo.models.codec import DECODE_PIECE_LATENTS
 from echo.spec import HOP
 
 NAME = "forecast"
@@ -76,7 +76,7 @@ def measure(config: EchoConfig, settings: ForecastSettings) -> list[Row]:
 def measure_engine(engine: Engine, voices: Sequence[str], s: ForecastSettings) -> list[Row]:
     """The costs, then for each number of listeners what was heard and what the simulation says."""
     lines, common = Lines(s.text_seconds, voices, s.seed), factors_of(engine.config)
-    shape = shape_of(engine.config)
+    shape = shape_of(engine.config, engine.components.codec.piece_latents)
     alone: list[Alone] = []
     runs: dict[int, list[Run]] = {count: [] for count in s.listeners}
     for _ in range(len(s.text_seconds) * len(voices)):  # warm-up: then all voices are known
@@ -138,10 +138,10 @@ def listen_alone(engine: Engine, line: Line, rest_s: float) -> Alone:
     return Alone(ttfb_s, stream.stats)
 
 
-def shape_of(config: EchoConfig) -> Shape:
-    """The blocks of a streamed request with a voice."""
+def shape_of(config: EchoConfig, piece_latents: int = DECODE_PIECE_LATENTS) -> Shape:
+    """The blocks of a streamed request with a voice. ``piece_latents``: as :class:`Shape`."""
     settings = resolve_settings(config, SpeechRequest("Hello."))
-    return Shape(settings.blocks, settings.sampler, PASSES)
+    return Shape(settings.blocks, settings.sampler, PASSES, piece_latents)
 
 
 def limits_of(config: EchoConfig) -> Limits:
@@ -156,7 +156,7 @@ def learn(alone: Sequence[Alone], shape: Shape) -> tuple[Costs, list[Order]]:
     sampled = [(b.steps, sum(shape.step_latents(b.block)), b.sample_s) for b in blocks]
     step_s, step_latent_s = fit(sampled)
     kept = [(b.samples // HOP, b.decode_s) for b in blocks if b.samples]
-    codec_s, codec_latent_s = fit([(-(-n // DECODE_PIECE_LATENTS), n, s) for n, s in kept])
+    codec_s, codec_latent_s = fit([(-(-n // shape.piece_latents), n, s) for n, s in kept])
     texts = [chunks_of(each.stats) for each in alone]
     costs = Costs(
         step_s,

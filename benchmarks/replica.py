@@ -18,10 +18,10 @@ from typing import Literal
 from benchmarks.listening import Heard, playback
 from echo.config.schema import SamplerConfig
 from echo.engine.cost import Rate, StepCost
-from echo.engine.generation import DECODE_PIECE_LATENTS
 from echo.engine.plan import Plan
 from echo.engine.policy import Candidate, Claim, admits, choose, claim_of
 from echo.engine.task import Limits
+from echo.models.codec import DECODE_PIECE_LATENTS
 from echo.sampling.block import BlockShape
 from echo.spec import HOP, SAMPLE_RATE
 from echo.voices.cache import ByteBoundedCache
@@ -77,8 +77,16 @@ class Order:
 class Shape:
     """Blocks and passes that all requests of a run have; hands out their plans."""
 
-    def __init__(self, blocks: Sequence[BlockShape], sampler: SamplerConfig, passes: int) -> None:
-        """``passes``: of a guided step: 3 with a voice, else 2."""
+    def __init__(
+        self,
+        blocks: Sequence[BlockShape],
+        sampler: SamplerConfig,
+        passes: int,
+        piece_latents: int = DECODE_PIECE_LATENTS,
+    ) -> None:
+        """``passes``: of a guided step: 3 with a voice, else 2. ``piece_latents``: that the codec
+        decodes at a time."""
+        self.piece_latents = piece_latents
         self.sizes = tuple(block.size for block in blocks)
         self._blocks = [(None, block, sampler) for block in blocks]
         self._passes = passes
@@ -182,7 +190,7 @@ class Replica:
         self._cost, self._decode_s, self._company = StepCost(), Rate(), 1.0
         for latents in (n for block in range(len(shape.sizes)) for n in shape.step_latents(block)):
             self._cost.observe(latents, costs.step(latents))
-        self._decode_s.observe(costs.codec_s / DECODE_PIECE_LATENTS + costs.codec_latent_s)
+        self._decode_s.observe(costs.codec_s / shape.piece_latents + costs.codec_latent_s)
         self._turn: list[_Task] = []
         self._seconds = 0.0
         self._cache: ByteBoundedCache[int, int] = ByteBoundedCache(cache_bytes)
@@ -308,8 +316,8 @@ class Replica:
                 for step in range(steps):
                     yield _Work("step", 0.0, plan.outlook(None).next_tokens)
                     plan.step_done(step + 1)
-                for first in range(0, latents, DECODE_PIECE_LATENTS):
-                    piece = min(DECODE_PIECE_LATENTS, latents - first)
+                for first in range(0, latents, self._shape.piece_latents):
+                    piece = min(self._shape.piece_latents, latents - first)
                     yield _Work("codec", costs.codec_s + piece * costs.codec_latent_s, piece)
                     plan.decoded(piece)
                 if number == len(kept) - 1 and number < len(self._shape.sizes) - 1:

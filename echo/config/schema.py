@@ -204,7 +204,7 @@ class CompileConfig:
 
     model: bool | None
     codec: bool | None
-    cuda_graphs: bool | None  # of the model's small passes; None: on CUDA where model is set
+    cuda_graphs: bool | None  # of small passes and the codec; None: on CUDA of what is compiled
     lora_only: bool  # of the two models of lora.first_block, compile only the one with LoRA
     cache_dir: str | None  # None: the temporary folder of the system
     cache_version: str

@@ -35,7 +35,6 @@ from echo.sampling.packing import StepRequest
 from echo.spec import SAMPLE_RATE
 from echo.text import tokenize
 
-DECODE_PIECE_LATENTS = 32  # bounds the codec's memory, and how long others wait for one turn
 FIRST_BLOCK_STEPS = 5  # of a LoRA that serves the first block only: it is made for few steps
 
 
@@ -228,21 +227,21 @@ class Generation:
         )
 
     def _decode(
-        self, latent: Tensor, state: DecoderState
+        self, latent: Tensor, before: DecoderState
     ) -> Generator[Op, Any, tuple[Tensor, DecoderState]]:
-        """Audio [T] of a block's latents [1, n, 80] after ``state``, and the state after it.
+        """Audio [T] of a block's latents [1, n, 80] after ``before``, and the state after it.
 
         The last block is cut at the end of speech. What was sent before cannot be cut any more,
         so the end is looked for in this block only: an earlier pause, which the whole-generation
         rule of model.md §7 would take for the end, does not swallow what follows.
         """
         c = self._components
-        state = c.lane.run(state.clone) if self._detector is not None else state
+        state = before if self._detector is None else c.lane.run(lambda: before.clone())
         if latent.shape[1] == 0:
             return torch.zeros(0), state
         pieces: list[Tensor] = []
         # Now that it is final: at each piece the lane would wait for the steps of others, too.
-        for piece in c.lane.take(latent).split(DECODE_PIECE_LATENTS, dim=1):
+        for piece in c.lane.take(latent).split(c.codec.piece_latents, dim=1):
 
             def decode(piece: Tensor = piece) -> Tensor:
                 z_q = c.pca.from_latent(piece)

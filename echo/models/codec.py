@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from echo.modules.conv import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock, Snake
 from echo.modules.quantizer import ResidualQuantizer
-from echo.modules.streaming import SequenceState
+from echo.modules.streaming import FlatState, SequenceState, TransformerState
 from echo.modules.window_transformer import WindowTransformer
+
+DECODE_PIECE_LATENTS = 32  # bounds the decoder's memory, and how long others wait
 
 
 @dataclass(frozen=True)
@@ -224,19 +226,43 @@ class Quantizer(nn.Module):
 
 
 @dataclass
-class DecoderState:
-    """Everything the decoder remembers between two blocks of one stream."""
+class DecoderParts:
+    """Everything the decoder remembers between two blocks of one stream, part by part."""
 
-    post_module: SequenceState
+    post_module: TransformerState
     upsample: SequenceState
     decoder: SequenceState
 
-    def clone(self) -> DecoderState:
-        return DecoderState(self.post_module.clone(), self.upsample.clone(), self.decoder.clone())
+    def clone(self) -> DecoderParts:
+        return DecoderParts(self.post_module.clone(), self.upsample.clone(), self.decoder.clone())
+
+
+DecoderState: TypeAlias = DecoderParts | FlatState  # flat where decoding is recorded
+
+
+class StreamDecoder(Protocol):
+    """Another way to decode: one stream at a time, recorded."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it can begin."""
+
+    @property
+    def piece_latents(self) -> int:
+        """The most it does at once."""
+
+    def warm_up(self) -> None: ...
+
+    def init_state(self) -> FlatState: ...
+
+    def decode(self, z_q: Tensor, state: FlatState) -> Tensor: ...
 
 
 class S1DAC(nn.Module):
-    """Encoder, quantiser and decoder. Weights only: a stream's state is passed in."""
+    """Encoder, quantiser and decoder. Weights only: a stream's state is passed in.
+
+    ``streams``: decodes those that begin once it has recorded how.
+    """
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -244,6 +270,14 @@ class S1DAC(nn.Module):
         self.encoder = Encoder(config)
         self.quantizer = Quantizer(config)
         self.decoder = Decoder(config)
+        self.streams: StreamDecoder | None = None
+
+    @property
+    def piece_latents(self) -> int:
+        """How many latents of a stream are best decoded at a time."""
+        if self.streams is not None and self.streams.recorded:
+            return self.streams.piece_latents
+        return DECODE_PIECE_LATENTS
 
     @property
     def dtype(self) -> torch.dtype:
@@ -290,8 +324,14 @@ class S1DAC(nn.Module):
 
     def init_state(self, batch: int = 1) -> DecoderState:
         """The state before the first vector of a stream."""
+        if batch == 1 and self.streams is not None and self.streams.recorded:
+            return self.streams.init_state()
+        return self.init_parts(batch)
+
+    def init_parts(self, batch: int = 1) -> DecoderParts:
+        """:meth:`init_state` of a stream that is not recorded."""
         like = self._decoding
-        return DecoderState(
+        return DecoderParts(
             self.quantizer.post_module.init_state(batch, like),
             self.quantizer.upsample.init_state(batch, like),
             self.decoder.init_state(batch, like),
@@ -303,13 +343,19 @@ class S1DAC(nn.Module):
         With a ``state``, this continues the stream it belongs to: the joined outputs are those
         of one call over all of z_q.
         """
-        if state is None:
-            state = self.init_state(z_q.shape[0])
+        if isinstance(state, FlatState):
+            if self.streams is None:
+                raise ValueError("the state is of a recorded decoder, and there is none")
+            return self.streams.decode(z_q, state)
+        return self.decode_parts(z_q, self.init_parts(z_q.shape[0]) if state is None else state)
+
+    def decode_parts(self, z_q: Tensor, state: DecoderParts) -> Tensor:
+        """:meth:`decode`, unrecorded."""
         x = self.quantizer.post_module(z_q.to(self.dtype), state.post_module)
         x = self.quantizer.upsample(x, state.upsample)
         return self.decoder(x, state.decoder)
 
     def decode_in_pieces(self, z_q: Tensor, piece: int) -> Tensor:
         """:meth:`decode` with the memory of ``piece`` vectors at a time; the same result."""
-        state = self.init_state(z_q.shape[0])
-        return torch.cat([self.decode(z, state) for z in z_q.split(piece, dim=-1)], dim=-1)
+        state = self.init_parts(z_q.shape[0])  # whoever calls may be beside the streams' lane
+        return torch.cat([self.decode_parts(z, state) for z in z_q.split(piece, dim=-1)], dim=-1)

@@ -1,4 +1,4 @@
-"""torch.compile of the DiT's passes and the codec's decoder, with artefacts kept between starts."""
+"""The DiT's passes and the codec's decoder compiled and recorded, artefacts kept between starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from echo.config.schema import CompileConfig
-from echo.models.codec import S1DAC
+from echo.models.codec import DECODE_PIECE_LATENTS, S1DAC
+from echo.models.codec_graphs import SIZES, RecordedDecoder
 from echo.models.compiled_passes import CompiledPasses, failed_to_compile, first_line
 from echo.models.dit import EchoDiT
 from echo.models.encoder_graphs import EncoderGraphs
@@ -29,81 +30,94 @@ from echo.modules.streaming import SequenceState
 log = logging.getLogger(__name__)
 
 PIECE_LATENTS = 16  # length the codec is compiled for: divides the blocks of the presets
+# Where it is recorded: what takes longer than its launches, and is the piece if recording fails.
+RECORDED_PIECES = (DECODE_PIECE_LATENTS, max(SIZES))
 
 Backend = str | Callable[..., Any]  # of torch.compile
 
 
 class CompiledInPieces:
-    """The codec's decoder, compiled for one length: whatever is left over runs uncompiled.
+    """The codec's decoder, compiled for some lengths: whatever is left over runs uncompiled.
 
     Blocks and cut tails come in many lengths, and each would be compiled anew, for minutes.
     """
 
     def __init__(
-        self, decoder: Callable[..., Tensor], piece: int, backend: Backend = "inductor"
+        self, decoder: Callable[..., Tensor], pieces: Sequence[int], backend: Backend = "inductor"
     ) -> None:
+        self.pieces = sorted(pieces, reverse=True)  # frames of the decoder's input
         self._plain = decoder
-        self._proven = False
+        self._proven: set[int] = set()  # pieces
         self._compiled: Callable[..., Tensor] | None = torch.compile(
             decoder, dynamic=False, backend=backend
         )
-        self._piece = piece
 
     def __call__(self, x: Tensor, state: SequenceState | None = None) -> Tensor:
         if state is None:
             return self._plain(x, state)
-        whole = x.shape[-1] // self._piece * self._piece
-        parts = [
-            self._whole(part.contiguous(), state)
-            for part in x[..., :whole].split(self._piece, dim=-1)
-            if part.shape[-1]
-        ]
-        if whole < x.shape[-1]:
-            parts.append(self._plain(x[..., whole:], state))
-        return torch.cat(parts, dim=-1)
+        parts: list[Tensor] = []
+        for piece in self.pieces:
+            while x.shape[-1] >= piece:
+                parts.append(self._whole(x[..., :piece].contiguous(), state))
+                x = x[..., piece:]
+        if x.shape[-1]:
+            parts.append(self._plain(x, state))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _whole(self, part: Tensor, state: SequenceState) -> Tensor:
         if self._compiled is not None:
             # What fails half way through may have advanced some of the state.
-            trial = state if self._proven else state.clone()
+            proven = part.shape[-1] in self._proven
+            trial = state if proven else state.clone()
             try:
                 audio = self._compiled(part, trial)
             except Exception as error:
-                if not failed_to_compile(error, self._proven):
+                if not failed_to_compile(error, proven):
                     raise
                 log.warning("the codec runs uncompiled, compiling failed: %s", first_line(error))
                 self._compiled = None
             else:
-                self._proven, state.states = True, trial.states
+                self._proven.add(part.shape[-1])
+                state.states = trial.states
                 return audio
         return self._plain(part, state)
 
 
 def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileConfig) -> bool:
-    """Set up in place what ``config`` asks for; None means: the codec, where it is on CUDA.
+    """Set up in place what ``config`` asks for; None means: the codec, where it is on CUDA, and
+    graphs there of what is compiled, of the codec also beside a compiled model.
 
     Returns whether anything was. :func:`warm_up_passes` and :func:`warm_up_codec` then do the work.
     """
     # With a LoRA for the first block there are two models; the second one holds it.
     chosen = models[1:] if config.lora_only and len(models) > 1 else models
-    on_cuda = chosen[0].device.type == "cuda"
-    graphs = on_cuda and (config.model if config.cuda_graphs is None else config.cuda_graphs)
-    if config.cuda_graphs and not on_cuda:
+    model_on_cuda, codec_on_cuda = (each.device.type == "cuda" for each in (chosen[0], codec))
+    compile_codec = codec_on_cuda if config.codec is None else config.codec
+    asked = config.cuda_graphs
+    record_model = model_on_cuda and bool(config.model if asked is None else asked)
+    record_codec = codec_on_cuda and bool(config.model or compile_codec if asked is None else asked)
+    if asked and not (record_model or record_codec):
         log.warning("compile.cuda_graphs has no effect on %s", chosen[0].device)
     for model in chosen:
         if config.model:
             model.passes = CompiledPasses()
-        if graphs:
+        if record_model:
             whole = takes_any_rows(model.device, model.dtype)
             model.passes = (StepGraphs if whole else GraphedPasses)(model.passes)
-    compile_codec = config.codec or (config.codec is None and codec.device.type == "cuda")
     if compile_codec:
         # The decoder's convolutions are nearly all of its time and have tensors for state.
-        piece = PIECE_LATENTS * math.prod(codec.config.downsample)
-        codec.decoder.forward = CompiledInPieces(codec.decoder.forward, piece)  # type: ignore[method-assign]
+        _compile_decoder(codec, RECORDED_PIECES if record_codec else (PIECE_LATENTS,))
+    if record_codec:
+        codec.streams = RecordedDecoder(codec)
     if config.model or compile_codec:
         load_artifacts(config)
-    return bool(config.model or graphs or compile_codec)
+    return bool(config.model or record_model or compile_codec or record_codec)
+
+
+def _compile_decoder(codec: S1DAC, latents: Sequence[int]) -> None:
+    frames = math.prod(codec.config.downsample)  # of the decoder's input, for each latent
+    compiled = CompiledInPieces(codec.decoder.forward, [frames * each for each in latents])
+    codec.decoder.forward = compiled  # type: ignore[method-assign]
 
 
 @torch.inference_mode()
@@ -125,14 +139,21 @@ def warm_up_passes(models: Sequence[EchoDiT], blocks: Sequence[int]) -> None:
 
 @torch.inference_mode()
 def warm_up_codec(codec: S1DAC) -> None:
-    """Compile the decoder if that was set up; takes seconds to minutes."""
-    if not isinstance(codec.decoder.forward, CompiledInPieces):
+    """Compile and record the decoder if that was set up; takes seconds to minutes."""
+    compiled, streams = codec.decoder.forward, codec.streams
+    if streams is None and not isinstance(compiled, CompiledInPieces):
         return
+    log.info("preparing the codec; this takes seconds to minutes")
     begun = time.perf_counter()
-    state = codec.init_state()
-    zeros = torch.zeros(1, codec.config.latent_dim, PIECE_LATENTS, device=codec.device)
-    for _ in range(2):  # from a stream's first state, and from what that became
-        codec.decode(zeros, state)
+    if isinstance(compiled, CompiledInPieces):
+        for frames in compiled.pieces:
+            latents = frames // math.prod(codec.config.downsample)
+            zeros = torch.zeros(1, codec.config.latent_dim, latents, device=codec.device)
+            state = codec.init_parts()
+            for _ in range(2):  # from a stream's first state, and from what that became
+                codec.decode(zeros, state)
+    if streams is not None:
+        streams.warm_up()
     log.info("the codec is ready, after %.1f s", time.perf_counter() - begun)
 
 

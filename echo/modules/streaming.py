@@ -6,7 +6,8 @@ A state is made by the module's ``init_state``, passed to ``forward`` and advanc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ class State(Protocol):
 
 
 S = TypeVar("S", bound="State")
+ALIGNMENT = 16  # bytes: what vectorised kernels ask for
 
 
 @dataclass
@@ -52,14 +54,28 @@ class ConvState:
 
 @dataclass
 class AttentionState:
-    """The last window of keys (with RoPE) and values, [B, n, H, d], and the next position."""
+    """The last keys (with RoPE) and values of a window, [B, n, H, d], the newest last."""
 
     keys: Tensor
     values: Tensor
-    position: int
 
     def clone(self) -> AttentionState:
-        return AttentionState(self.keys.clone(), self.values.clone(), self.position)
+        return AttentionState(self.keys.clone(), self.values.clone())
+
+
+@dataclass
+class TransformerState:
+    """Of a windowed transformer: its layers, and the position that comes next.
+
+    ``position`` [1] int64 is on the device, as what is recorded there cannot ask the host; so are
+    keys and values as long at the start as later, and what lies before position 0 is not seen.
+    """
+
+    position: Tensor
+    layers: list[AttentionState]
+
+    def clone(self) -> TransformerState:
+        return TransformerState(self.position.clone(), [layer.clone() for layer in self.layers])
 
 
 @dataclass
@@ -70,3 +86,52 @@ class SequenceState:
 
     def clone(self) -> SequenceState:
         return SequenceState([state.clone() for state in self.states])
+
+
+@dataclass
+class FlatState:
+    """A whole state as one buffer of bytes, which is copied at once."""
+
+    buffer: Tensor
+
+    def clone(self) -> FlatState:
+        return FlatState(self.buffer.clone())
+
+
+def tensors_of(state: object) -> list[Tensor]:
+    """All that ``state`` remembers, always in the same order."""
+    return [getattr(owner, name) for owner, name in _slots(state)]
+
+
+def set_tensors(state: object, tensors: list[Tensor]) -> None:
+    """Give ``state`` what :func:`tensors_of` lists of one of its kind."""
+    for (owner, name), tensor in zip(_slots(state), tensors, strict=True):
+        setattr(owner, name, tensor)
+
+
+def flatten_(state: object) -> Tensor:
+    """Move what ``state`` remembers into one new buffer of bytes, of which it then holds views."""
+    tensors = tensors_of(state)
+    sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors]
+    buffer = torch.zeros(sum(sizes), dtype=torch.uint8, device=tensors[0].device)
+    views = []
+    for tensor, part in zip(tensors, buffer.split(sizes), strict=True):
+        typed = part[: tensor.nbytes].view(tensor.dtype)
+        # With its own strides: to a compiler and to kernels, others would be another case.
+        views.append(typed.as_strided(tensor.shape, tensor.stride()).copy_(tensor))
+    set_tensors(state, views)
+    return buffer
+
+
+def _slots(state: object) -> Iterator[tuple[object, str]]:
+    """Where ``state`` holds tensors: the object and the name of its field."""
+    if isinstance(state, list):
+        for each in state:
+            yield from _slots(each)
+    elif is_dataclass(state):
+        for field in fields(state):
+            value = getattr(state, field.name)
+            if isinstance(value, Tensor):
+                yield state, field.name
+            else:
+                yield from _slots(value)

@@ -12,7 +12,7 @@ from echo.modules.attention import attend
 from echo.modules.mlp import SwiGLU
 from echo.modules.norm import CastFirstRMSNorm
 from echo.modules.rope import RopeTable, apply_rope, rope_table
-from echo.modules.streaming import AttentionState, SequenceState
+from echo.modules.streaming import AttentionState, TransformerState
 
 EPS = 1e-5
 
@@ -39,27 +39,24 @@ class WindowAttention(nn.Module):
         self.wqkv = nn.Linear(width, 3 * heads * head_size, bias=False)
         self.wo = nn.Linear(heads * head_size, width, bias=False)
 
-    def init_state(self, batch: int, like: Tensor) -> AttentionState:
-        empty = like.new_zeros(batch, 0, self.heads, self.head_size)
-        return AttentionState(empty, empty, 0)
+    def init_state(self, batch: int, like: Tensor, past: int) -> AttentionState:
+        """Room for ``past`` keys; ``like`` gives device and dtype."""
+        keys, values = (like.new_zeros(batch, past, self.heads, self.head_size) for _ in range(2))
+        return AttentionState(keys, values)
 
-    def forward(self, x: Tensor, rope: RopeTable, state: AttentionState) -> Tensor:
-        """``x`` [B, n, D] at ``state.position`` ...; ``rope`` for these n positions."""
+    def forward(self, x: Tensor, rope: RopeTable, mask: Tensor, state: AttentionState) -> Tensor:
+        """``x`` [B, n, D]; ``rope`` for its positions, ``mask`` [n, m] over past and new keys."""
         qkv = self.wqkv(x).unflatten(-1, (3, self.heads, self.head_size))
         q, k, v = qkv.unbind(dim=2)
         q, k = apply_rope(q, rope), apply_rope(k, rope)
-        past = state.keys.shape[1]
         keys, values = torch.cat((state.keys, k), dim=1), torch.cat((state.values, v), dim=1)
-        out = attend(q, keys, values, self._mask(x.shape[1], past, x.device))
-        kept = max(0, keys.shape[1] - (self.window - 1))
-        state.keys, state.values = keys[:, kept:].clone(), values[:, kept:].clone()
-        state.position += x.shape[1]
+        out = attend(q, keys, values, mask)
+        state.keys, state.values = self._kept(keys), self._kept(values)
         return self.wo(out.flatten(-2))
 
-    def _mask(self, new: int, past: int, device: torch.device) -> Tensor:
-        query = past + torch.arange(new, device=device)[:, None]
-        key = torch.arange(past + new, device=device)[None, :]
-        return (key <= query) & (key > query - self.window)
+    def _kept(self, joined: Tensor) -> Tensor:
+        start = max(0, joined.shape[1] - (self.window - 1))
+        return joined[:, start:].clone(memory_format=torch.contiguous_format)
 
 
 class WindowBlock(nn.Module):
@@ -74,8 +71,9 @@ class WindowBlock(nn.Module):
         self.attention_layer_scale = LayerScale(width)
         self.ffn_layer_scale = LayerScale(width)
 
-    def forward(self, x: Tensor, rope: RopeTable, state: AttentionState) -> Tensor:
-        x = x + self.attention_layer_scale(self.attention(self.attention_norm(x), rope, state))
+    def forward(self, x: Tensor, rope: RopeTable, mask: Tensor, state: AttentionState) -> Tensor:
+        attended = self.attention(self.attention_norm(x), rope, mask, state)
+        x = x + self.attention_layer_scale(attended)
         return x + self.ffn_layer_scale(self.feed_forward(self.ffn_norm(x)))
 
 
@@ -96,20 +94,30 @@ class WindowTransformer(nn.Module):
         )
         self.norm = CastFirstRMSNorm(width, EPS)
 
-    def init_state(self, batch: int, like: Tensor) -> SequenceState:
-        return SequenceState([layer.attention.init_state(batch, like) for layer in self.layers])
+    def init_state(self, batch: int, like: Tensor) -> TransformerState:
+        """Before the first position; ``like`` gives device and dtype."""
+        return self._state(batch, like, self.window - 1)
 
-    def forward(self, x: Tensor, state: SequenceState | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: TransformerState | None = None) -> Tensor:
         """Any length: queries go in pieces of a few windows, so memory stays linear in T."""
-        state = self.init_state(x.shape[0], x) if state is None else state
+        # Without a state there is nothing yet to attend to: no room for it either.
+        state = self._state(x.shape[0], x, 0) if state is None else state
         pieces = x.transpose(1, 2).split(max(4 * self.window, 256), dim=1)
         return torch.cat([self._piece(piece, state) for piece in pieces], dim=1).transpose(1, 2)
 
-    def _piece(self, x: Tensor, state: SequenceState) -> Tensor:
-        states = cast("list[AttentionState]", state.states)
-        start = states[0].position if states else 0
-        positions = torch.arange(start, start + x.shape[1], device=x.device)
-        rope = rope_table(positions, self.head_size, rounded_to=torch.bfloat16)
-        for layer, layer_state in zip(self.layers, states, strict=True):
-            x = layer(x, rope, layer_state)
+    def _state(self, batch: int, like: Tensor, past: int) -> TransformerState:
+        position = torch.zeros(1, dtype=torch.int64, device=like.device)
+        layers = [layer.attention.init_state(batch, like, past) for layer in self.layers]
+        return TransformerState(position, layers)
+
+    def _piece(self, x: Tensor, state: TransformerState) -> Tensor:
+        new, past = x.shape[1], state.layers[0].keys.shape[1] if state.layers else 0
+        keys = state.position + torch.arange(-past, new, device=x.device)  # their positions
+        queries = keys[past:]
+        rope = rope_table(queries, self.head_size, rounded_to=torch.bfloat16)
+        first = (queries - (self.window - 1)).clamp_min(0)  # that is seen
+        mask = (keys <= queries[:, None]) & (keys >= first[:, None])
+        for layer, layer_state in zip(self.layers, state.layers, strict=True):
+            x = layer(x, rope, mask, layer_state)
+        state.position = state.position + new
         return self.norm(x)

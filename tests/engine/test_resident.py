@@ -59,7 +59,7 @@ class CompilingLoader(Loader):
     def codec(self) -> S1DAC:
         codec = deepcopy(self.source.codec)
         piece = PIECE_LATENTS * math.prod(codec.config.downsample)
-        codec.decoder.forward = CompiledInPieces(codec.decoder.forward, piece, backend="eager")  # type: ignore[method-assign]
+        codec.decoder.forward = CompiledInPieces(codec.decoder.forward, [piece], backend="eager")  # type: ignore[method-assign]
         return codec
 
 

@@ -173,7 +173,7 @@ def test_a_codec_that_fails_at_its_first_run_goes_on_from_where_it_was(call: int
     like = torch.zeros(1)
     state, plain = (codec.decoder.init_state(1, like) for _ in range(2))
     x = torch.randn(1, codec.config.latent_dim, 12, generator=torch.Generator().manual_seed(0))
-    compiled = CompiledInPieces(cut, 4, backend=failing_at(call))
+    compiled = CompiledInPieces(cut, [4], backend=failing_at(call))
     ours = torch.cat([compiled(part, state) for part in x.split(4, dim=-1)], dim=-1)
     torch.testing.assert_close(ours, codec.decoder(x, plain))
 
