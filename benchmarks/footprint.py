@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,8 @@ from echo.config import EchoConfig, compose
 from echo.engine.components import Components
 from echo.errors import EchoError
 from echo.models.checkpoint import Convert
-from echo.models.codec import DECODE_PIECE_LATENTS, S1DAC, DecoderState
+from echo.models.codec import S1DAC, DecoderState
+from echo.models.compile import recorded_decoder, records_codec
 from echo.models.devices import parse_dtype
 from echo.models.dit import EchoDiT, PrefixState
 from echo.models.layer_kv import LayerKV
@@ -85,11 +86,31 @@ class Ledger(TorchDispatchMode):
         self.held -= size
 
 
+class Pool:
+    """Stands for a recorder of CUDA graphs: what the first, the largest, works in stays taken."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._memory: Tensor | None = None
+
+    def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
+        before = self._ledger.peak = self._ledger.held
+        work()
+        if self._memory is None:
+            taken = self._ledger.peak - before
+            self._memory = torch.empty(taken, dtype=torch.uint8, device=META)
+        return self._replay
+
+    def _replay(self) -> None:
+        """Takes nothing more."""
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Bytes on the GPU. ``stages``: the most held in each, by one listener alone."""
 
     weights: int
+    graphs: int  # of the codec
     stages: dict[str, int]
     listener: int  # held by a listener between steps, at most, beside the weights
     house: int  # the most that engine.max_active listeners take, all at their most at once
@@ -108,11 +129,20 @@ def footprint(config: EchoConfig) -> Footprint:
             components = fill(config, model, codec)
         weights = ledger.held
         with torch.inference_mode():
+            _record(config, components, ledger)
+            graphs = ledger.held - weights
             listener = _generation(config, components, ledger, stages)
-    transient = max(stages.values()) - weights - listener
-    house = weights + config.engine.max_active * listener + max(0, transient)
+    transient = max(stages.values()) - weights - graphs - listener
+    house = weights + graphs + config.engine.max_active * listener + max(0, transient)
     del stages["company"]
-    return Footprint(weights, stages, listener, max(house, stages["load"]))
+    return Footprint(weights, graphs, stages, listener, max(house, stages["load"]))
+
+
+def _record(config: EchoConfig, c: Components, ledger: Ledger) -> None:
+    if records_codec(config.compile):
+        decoder = recorded_decoder(c.codec, config.compile)
+        decoder.warm_up(Pool(ledger))
+        c.codec.streams = decoder
 
 
 def _generation(config: EchoConfig, c: Components, ledger: Ledger, stages: dict[str, int]) -> int:
@@ -228,11 +258,10 @@ def _blocks(
     with ledger.watch(stages, "sampling"):
         (latent,) = _step([_begin(config, c, conditions, BlockShape(last, 1, 0.999, None))])
     with ledger.watch(stages, "codec"):
-        # All audio of the block, and enough pieces to fill the decoder's window.
+        # All audio of the block, and a piece that is decoded.
         audio = torch.empty(last * c.codec.config.hop, dtype=c.codec.dtype, device=META)
-        for _ in range(c.codec.config.q_window // DECODE_PIECE_LATENTS + 1):
-            z_q = c.pca.from_latent(latent[:, :DECODE_PIECE_LATENTS]).transpose(1, 2)
-            c.codec.decode(z_q, codec_state)
+        z_q = c.pca.from_latent(latent[:, : c.codec.piece_latents]).transpose(1, 2)
+        c.codec.decode(z_q, codec_state)
         torch.cat([audio])
     return state, context
 
@@ -259,6 +288,7 @@ def report(config: EchoConfig, found: Footprint) -> str:
     """Peaks by stage, then of a full house."""
     rows = [("weights", _gib(found.weights), "")]
     rows += [(name, _gib(peak), _gib(peak - found.weights)) for name, peak in found.stages.items()]
+    rows.append(("graphs of the codec", "", _gib(found.graphs)))
     rows.append(("held by a listener", "", _gib(found.listener)))
     rows.append((f"{config.engine.max_active} listeners", _gib(found.house), ""))
     rows.append(("with the driver", _gib(found.house + OVERHEAD), ""))

@@ -22,20 +22,20 @@ from echo.modules.streaming import FlatState, flatten_, set_tensors, tensors_of
 
 log = logging.getLogger(__name__)
 
-# Latents. The larger ones are for the blocks of the presets; beyond the largest the kernels take
-# longer than their launches, and what it works in stays taken.
-SIZES = (1, 2, 4, 8, 16, 32, 128)
+# Latents of the graphs, and of a longer one that is given: what that works in stays taken.
+SIZES = (1, 2, 4, 8, 16, 32)
+LONGEST = 128  # is for the longer blocks: beyond it kernels take far longer than their launches
 
 
 class RecordedDecoder:
     """Decodes one stream at a time, always on the same CUDA stream, once it is warmed up."""
 
-    def __init__(self, codec: S1DAC, sizes: Sequence[int] = SIZES) -> None:
+    def __init__(self, codec: S1DAC, sizes: Sequence[int] = (*SIZES, LONGEST)) -> None:
         """``sizes``: numbers of latents, 1 among them."""
         if 1 not in sizes:
             raise ValueError(f"not every number of latents is a sum of {tuple(sizes)}")
         self._codec = codec
-        self._sizes = sorted(sizes, reverse=True)
+        self._sizes = sorted(set(sizes), reverse=True)
         self._buffers: _Buffers | None = None
         self._graphs: dict[int, _Graph] = {}  # by latents
 
@@ -132,9 +132,9 @@ def _record(codec: S1DAC, b: _Buffers, latents: int, record: Recorder) -> _Graph
     z, audio = b.z[:latents].T[None], b.audio[: latents * _hop(codec)][None, None]
 
     def work() -> None:
-        set_tensors(b.parts, b.views)  # decoding puts others in their place
         audio.copy_(codec.decode_parts(z, b.parts))
         _copy_all_(b.views, tensors_of(b.parts))
+        set_tensors(b.parts, b.views)  # decoding has put others in their place
 
     return _Graph(z, audio, record(work))
 

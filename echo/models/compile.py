@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ from echo.modules.streaming import SequenceState
 log = logging.getLogger(__name__)
 
 PIECE_LATENTS = 16  # length the codec is compiled for: divides the blocks of the presets
-# Where it is recorded: what takes longer than its launches, and is the piece if recording fails.
-RECORDED_PIECES = (DECODE_PIECE_LATENTS, max(SIZES))
 
 Backend = str | Callable[..., Any]  # of torch.compile
 
@@ -95,7 +93,7 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
     compile_codec = codec_on_cuda if config.codec is None else config.codec
     asked = config.cuda_graphs
     record_model = model_on_cuda and bool(config.model if asked is None else asked)
-    record_codec = codec_on_cuda and bool(config.model or compile_codec if asked is None else asked)
+    record_codec = codec_on_cuda and records_codec(config)
     if asked and not (record_model or record_codec):
         log.warning("compile.cuda_graphs has no effect on %s", chosen[0].device)
     for model in chosen:
@@ -106,15 +104,28 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
             model.passes = (StepGraphs if whole else GraphedPasses)(model.passes)
     if compile_codec:
         # The decoder's convolutions are nearly all of its time and have tensors for state.
-        _compile_decoder(codec, RECORDED_PIECES if record_codec else (PIECE_LATENTS,))
+        # Where it is recorded, short pieces are bound by the rest of it.
+        longer = {DECODE_PIECE_LATENTS, config.codec_graph_latents}
+        _compile_decoder(codec, longer if record_codec else {PIECE_LATENTS})
     if record_codec:
-        codec.streams = RecordedDecoder(codec)
+        codec.streams = recorded_decoder(codec, config)
     if config.model or compile_codec:
         load_artifacts(config)
     return bool(config.model or record_model or compile_codec or record_codec)
 
 
-def _compile_decoder(codec: S1DAC, latents: Sequence[int]) -> None:
+def records_codec(config: CompileConfig) -> bool:
+    """Whether a codec on CUDA is to be recorded: None means, if it or the model is compiled."""
+    compiled = config.model or config.codec is not False
+    return compiled if config.cuda_graphs is None else config.cuda_graphs
+
+
+def recorded_decoder(codec: S1DAC, config: CompileConfig) -> RecordedDecoder:
+    """What is to be recorded; its warm-up does that."""
+    return RecordedDecoder(codec, (*SIZES, config.codec_graph_latents))
+
+
+def _compile_decoder(codec: S1DAC, latents: Collection[int]) -> None:
     frames = math.prod(codec.config.downsample)  # of the decoder's input, for each latent
     compiled = CompiledInPieces(codec.decoder.forward, [frames * each for each in latents])
     codec.decoder.forward = compiled  # type: ignore[method-assign]

@@ -29,6 +29,7 @@ FLAGS = {
             "model.codec_dtype": "bfloat16",
             "voices.encode_device": "cpu",
             "voices.max_latents": 1292,
+            "compile.codec_graph_latents": 32,
             "engine.max_active": 4,
             "engine.max_batch_tokens": 2048,
         },

@@ -13,6 +13,7 @@ import torch
 from echo.config import compose
 from echo.engine import Engine, SpeechRequest
 from echo.engine.lane import Lane
+from echo.modules.streaming import FlatState
 from echo.sampling.block import BlockShape, Conditions, draw_noise, sample_block
 from echo.sampling.packing import velocities
 
@@ -66,6 +67,7 @@ def test_company_and_graphs_leave_the_speech_as_it_is(tmp_path: Any) -> None:
     for mode in ("graphs", "full"):
         with engine(f"compile={mode}", *EXACT, cache) as fast:
             assert fast.components.model.passes.recorded  # type: ignore[attr-defined]
+            assert isinstance(fast.components.codec.init_state(), FlatState)
             for ours, expected in zip(together(fast), alone, strict=True):
                 assert difference(ours, expected) < 0.02
 
