@@ -221,7 +221,7 @@ def test_compiled_once_it_says_the_same(caplog: pytest.LogCaptureFixture) -> Non
     expected = decoder(x)
     lay_out_(decoder, CPU)
     counter = CompileCounterWithBackend("aot_eager")
-    compiled = CompiledInPieces(decoder.forward, 8, backend=counter)
+    compiled = CompiledInPieces(decoder.forward, [8], backend=counter)
     state = decoder.init_state(1, x)
     with caplog.at_level(logging.WARNING, logger="echo"):
         ours = torch.cat([compiled(part, state) for part in x.split(8, dim=-1)], dim=-1)
