@@ -64,3 +64,12 @@ def test_without_a_profile_the_real_model_does_not_fit_eight_gigabytes() -> None
     """Else the test above could not fail."""
     config = compose(["model=base", "card=any"])
     assert footprint(config).alone + OVERHEAD > 8 * GIB
+
+
+def test_what_the_codecs_graphs_work_in_stays_taken() -> None:
+    none, short, long = (
+        footprint(compose(["model=tiny", f"compile={mode}", f"compile.codec_graph_latents={most}"]))
+        for mode, most in (("off", 32), ("codec", 32), ("codec", 128))
+    )
+    assert none.graphs == 0
+    assert long.graphs > 2 * short.graphs > 0
