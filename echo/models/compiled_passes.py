@@ -25,7 +25,9 @@ from echo.modules.linear import FEW_ROWS, MIN_ROWS
 
 log = logging.getLogger(__name__)
 
-LENGTHS = (40, MIN_ROWS - 1, FEW_ROWS)  # of latents: on each side of where products change
+# Of latents: first as many as kernels are worth tuning for, which happens at the first call; then
+# on each side of where products change.
+LENGTHS = (1024, MIN_ROWS - 1, FEW_ROWS)
 FEWEST = 2  # of latents and of times: the compiler makes the number 1 a case of its own
 
 

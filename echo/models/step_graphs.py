@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 # than its launches.
 SIZES = (32, 64, 96, 128, 192, 256, 384, 480, 640, 768, 1024, 1440, 1920)
 MOST_KEYS = 3072  # of all rows
-LATENTS_PER_ROW = 16  # at least, on average; for shorter rows a larger graph is taken
-MOST_ROWS = 96
+LATENTS_PER_ROW = 32  # at least, on average; for shorter rows a larger graph is taken
+MOST_ROWS = 32  # each takes some time of every attention, there or not
 
 Attend = Callable[[Tensor, Tensor, Tensor, Offsets], Tensor]
 
@@ -206,9 +206,9 @@ def _work(model: EchoDiT, pieces: Pieces, attend: Attend, b: _Buffers, latents: 
     h, q, k, v, gate = pieces.enter(model, b.x[:latents], b.modulation[:, 0], which, cos, sin)
     last = len(model.blocks) - 1
     for layer, block in enumerate(model.blocks):
-        keys, values = b.kv[layer]
-        keys.index_copy_(0, own, k)
-        values.index_copy_(0, own, v)
+        keys, values = b.kv[layer].unbind(0)
+        _wide(keys).index_copy_(0, own, _wide(k))
+        _wide(values).index_copy_(0, own, _wide(v))
         attended = attend(q, keys, values, offsets)
         if layer < last:
             modulations = b.modulation[:, layer], b.modulation[:, layer + 1]
@@ -217,8 +217,14 @@ def _work(model: EchoDiT, pieces: Pieces, attend: Attend, b: _Buffers, latents: 
     b.velocity[:latents].copy_(pieces.leave(model, h, gate, attended, b.modulation[:, last], which))
 
 
+def _wide(heads: Tensor) -> Tensor:
+    """[T, H, d] in words of 8 bytes, if d makes whole ones: copying goes by number, not by size."""
+    whole = heads.shape[-1] * heads.element_size() % 8 == 0
+    return heads.view(torch.int64) if whole else heads
+
+
 def _rows(latents: int) -> int:
-    """That a graph of so many latents can have. Each of them costs a little, there or not."""
+    """That a graph of so many latents can have."""
     return min(MOST_ROWS, max(3, latents // LATENTS_PER_ROW))
 
 

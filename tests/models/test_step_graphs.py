@@ -54,7 +54,7 @@ def recorded(model: EchoDiT, *, sizes: tuple[int, ...], keys: int) -> tuple[Step
 @torch.inference_mode()
 def test_a_recorded_pass_says_what_the_plain_one_says(model: EchoDiT) -> None:
     expected = spoken_by(model, PlainPasses())
-    passes, recording = recorded(model, sizes=(480, 8, 24), keys=1000)
+    passes, recording = recorded(model, sizes=(864, 8, 24), keys=1000)
     assert_same(spoken_by(model, passes), expected)
     assert recording.replayed == len(COMPANIES)
 
@@ -72,7 +72,7 @@ def test_who_does_not_fit_goes_another_way(model: EchoDiT, keys: int) -> None:
 def test_contexts_are_put_in_place_once_for_a_company(
     model: EchoDiT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes, _ = recorded(model, sizes=(160,), keys=1000)
+    passes, _ = recorded(model, sizes=(256,), keys=1000)
     model.passes = PlainPasses()
     company = requests_of(model, COMPANIES[3])
     alone = company[:1]
@@ -95,7 +95,7 @@ def test_contexts_are_put_in_place_once_for_a_company(
 
 @torch.inference_mode()
 def test_a_context_that_is_gone_is_not_taken_for_a_new_one(model: EchoDiT) -> None:
-    passes, _ = recorded(model, sizes=(160,), keys=1000)
+    passes, _ = recorded(model, sizes=(256,), keys=1000)
     for _ in range(3):
         requests = requests_of(model, COMPANIES[0])
         requests = [replace(each, x=each.x + torch.randn_like(each.x)) for each in requests]
@@ -108,7 +108,7 @@ def test_a_context_that_is_gone_is_not_taken_for_a_new_one(model: EchoDiT) -> No
 
 @torch.inference_mode()
 def test_what_an_earlier_company_left_behind_does_not_reach_a_later_one(model: EchoDiT) -> None:
-    passes, _ = recorded(model, sizes=(160,), keys=1000)
+    passes, _ = recorded(model, sizes=(256,), keys=1000)
     model.passes = PlainPasses()
     request = requests_of(model, COMPANIES[0])
     expected = velocities(request)
