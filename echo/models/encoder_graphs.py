@@ -86,10 +86,10 @@ class _Text:
     def of(cls, model: EchoDiT, size: int, record: Recorder) -> _Text:
         ids = torch.zeros((1, size), dtype=torch.int64, device=model.device)
         length = torch.full((1,), size, device=model.device)
-        places = torch.arange(size, device=model.device)
 
         def encode() -> tuple[Tensor]:
-            return (model.text_plainly(ids, (places < length)[None]).joined,)
+            real = torch.arange(size, device=model.device) < length
+            return (model.text_plainly(ids, real[None]).joined,)
 
         (joined,), replay = _recorded(encode, record)
         return cls(size, ids, length, joined, replay)

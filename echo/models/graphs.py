@@ -91,9 +91,14 @@ def cuda_recorder(device: torch.device) -> Recorder:
             mode = "thread_local"  # other threads may go on with what they do
             with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode=mode):
                 work()
-        return graph.replay
+        return partial(_replay, graph, work)
 
     return record
+
+
+def _replay(graph: torch.cuda.CUDAGraph, work: Callable[[], None]) -> None:
+    """``work`` is not called, only kept: the graph reads the memory of what it refers to."""
+    graph.replay()
 
 
 @dataclass(frozen=True)
