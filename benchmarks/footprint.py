@@ -27,14 +27,16 @@ from echo.engine.components import Components
 from echo.errors import EchoError
 from echo.models.checkpoint import Convert
 from echo.models.codec import S1DAC, DecoderState
-from echo.models.compile import recorded_decoder, records_codec
+from echo.models.compile import recorded_decoder, step_graphs
 from echo.models.devices import parse_dtype
 from echo.models.dit import EchoDiT, PrefixState
+from echo.models.encoder_graphs import TEXT_SIZES, EncoderGraphs
 from echo.models.layer_kv import LayerKV
 from echo.models.load import fill_
 from echo.models.pca import PCAState
 from echo.models.quantize import is_chosen
 from echo.models.sizes import codec_config, dit_config
+from echo.modules.attention import Offsets
 from echo.modules.conv import fold_weight_norm
 from echo.sampling.block import BlockShape, Conditions, sample_block
 from echo.sampling.packing import StepRequest, velocities
@@ -110,7 +112,7 @@ class Footprint:
     """Bytes on the GPU. ``stages``: the most held in each, by one listener alone."""
 
     weights: int
-    graphs: int  # of the codec
+    graphs: int  # of passes, encoders and codec
     stages: dict[str, int]
     listener: int  # held by a listener between steps, at most, beside the weights
     house: int  # the most that engine.max_active listeners take, all at their most at once
@@ -139,10 +141,23 @@ def footprint(config: EchoConfig) -> Footprint:
 
 
 def _record(config: EchoConfig, c: Components, ledger: Ledger) -> None:
-    if records_codec(config.compile):
-        decoder = recorded_decoder(c.codec, config.compile)
-        decoder.warm_up(Pool(ledger))
-        c.codec.streams = decoder
+    """As on CUDA at the start, unless the configuration says no."""
+    if config.compile.cuda_graphs is False:
+        return
+    if c.model.dtype != torch.float32:  # in 32 bits smaller ones are, of pieces of a pass
+        passes = step_graphs(c.model.passes, config.compile, _attended)
+        passes.warm_up(c.model, Pool(ledger))
+        c.model.passes = passes
+    texts = [size for size in TEXT_SIZES if size <= config.compile.graph_latents]
+    c.model.recorded = EncoderGraphs(c.model, config.preset.block_sizes, texts, Pool(ledger))
+    decoder = recorded_decoder(c.codec, config.compile)
+    decoder.warm_up(Pool(ledger))
+    c.codec.streams = decoder
+
+
+def _attended(q: Tensor, k: Tensor, v: Tensor, offsets: Offsets) -> Tensor:
+    """Of the same size; the kernel that is asked on a GPU takes next to nothing beside it."""
+    return torch.empty_like(q)
 
 
 def _generation(config: EchoConfig, c: Components, ledger: Ledger, stages: dict[str, int]) -> int:
@@ -288,7 +303,7 @@ def report(config: EchoConfig, found: Footprint) -> str:
     """Peaks by stage, then of a full house."""
     rows = [("weights", _gib(found.weights), "")]
     rows += [(name, _gib(peak), _gib(peak - found.weights)) for name, peak in found.stages.items()]
-    rows.append(("graphs of the codec", "", _gib(found.graphs)))
+    rows.append(("graphs", "", _gib(found.graphs)))
     rows.append(("held by a listener", "", _gib(found.listener)))
     rows.append((f"{config.engine.max_active} listeners", _gib(found.house), ""))
     rows.append(("with the driver", _gib(found.house + OVERHEAD), ""))

@@ -42,7 +42,7 @@ Level = Literal["ok", "note", "wrong"]
 _GIB = 2**30
 # Free memory of the GPU that conf/card/NAME.yaml needs, the largest first, and what a generation
 # without one may take beside the weights: benchmarks.footprint.
-CARDS = {"8gb": round(6.3 * _GIB), "6gb": round(5.0 * _GIB)}
+CARDS = {"8gb": round(6.4 * _GIB), "6gb": round(5.2 * _GIB)}
 ROOM = 2 * _GIB
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # NVIDIA's on Linux, and in Windows' WSL
 _COMPILERS = {"cpu": ("c++", "g++", "clang++"), "cuda": ("cc", "gcc", "clang")}

@@ -204,13 +204,15 @@ class CompileConfig:
 
     model: bool | None
     codec: bool | None
-    cuda_graphs: bool | None  # of small passes and the codec; None: on CUDA of what is compiled
+    cuda_graphs: bool | None  # of the model, its encoders and the codec
+    graph_latents: int  # of all rows of the largest recorded pass; also tokens of a recorded text
     codec_graph_latents: int  # the most that one graph of the codec decodes
     lora_only: bool  # of the two models of lora.first_block, compile only the one with LoRA
     cache_dir: str | None  # None: the temporary folder of the system
     cache_version: str
 
     def __post_init__(self) -> None:
+        _range("compile.graph_latents", self.graph_latents, 32, 1920)
         _range("compile.codec_graph_latents", self.codec_graph_latents, 32, 640)
 
 

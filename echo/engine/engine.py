@@ -270,7 +270,7 @@ class Engine:
 
     def _prepare(self, components: Components) -> None:
         """Compile and record what was set up, so that no listener waits for it."""
-        warm_up_passes(components.models, self.config.preset.block_sizes)
+        warm_up_passes(components.models, self.config.compile, self.config.preset.block_sizes)
         components.lane.run(partial(warm_up_codec, components.codec))
 
     def _forget_networks(self) -> None:

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from echo.config.schema import CompileConfig
 from echo.models.codec import DECODE_PIECE_LATENTS, S1DAC
-from echo.models.codec_graphs import SIZES, RecordedDecoder
+from echo.models.codec_graphs import SIZES as CODEC_SIZES
+from echo.models.codec_graphs import RecordedDecoder
 from echo.models.compiled_passes import CompiledPasses, failed_to_compile, first_line
 from echo.models.dit import EchoDiT
 from echo.models.encoder_graphs import EncoderGraphs
 from echo.models.graphs import GraphedPasses
-from echo.models.passes import PlainPasses
-from echo.models.step_graphs import StepGraphs
-from echo.modules.attention import takes_any_rows
+from echo.models.passes import Passes, PlainPasses
+from echo.models.step_graphs import SIZES, Attend, StepGraphs
+from echo.modules.attention import attend_any_rows, takes_any_rows
 from echo.modules.streaming import SequenceState
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,8 @@ class CompiledInPieces:
 
 
 def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileConfig) -> bool:
-    """Set up in place what ``config`` asks for; None means: the codec, where it is on CUDA, and
-    graphs there of what is compiled, of the codec also beside a compiled model.
+    """Set up in place what ``config`` asks for; None means: on CUDA the codec is compiled, and
+    graphs of everything.
 
     Returns whether anything was. :func:`warm_up_passes` and :func:`warm_up_codec` then do the work.
     """
@@ -92,8 +93,9 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
     model_on_cuda, codec_on_cuda = (each.device.type == "cuda" for each in (chosen[0], codec))
     compile_codec = codec_on_cuda if config.codec is None else config.codec
     asked = config.cuda_graphs
-    record_model = model_on_cuda and bool(config.model if asked is None else asked)
-    record_codec = codec_on_cuda and records_codec(config)
+    record_model, record_codec = (
+        on_cuda and asked is not False for on_cuda in (model_on_cuda, codec_on_cuda)
+    )
     if asked and not (record_model or record_codec):
         log.warning("compile.cuda_graphs has no effect on %s", chosen[0].device)
     for model in chosen:
@@ -101,7 +103,8 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
             model.passes = CompiledPasses()
         if record_model:
             whole = takes_any_rows(model.device, model.dtype)
-            model.passes = (StepGraphs if whole else GraphedPasses)(model.passes)
+            others = model.passes
+            model.passes = step_graphs(others, config) if whole else GraphedPasses(others)
     if compile_codec:
         # The decoder's convolutions are nearly all of its time and have tensors for state.
         # Where it is recorded, short pieces are bound by the rest of it.
@@ -114,15 +117,17 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
     return bool(config.model or record_model or compile_codec or record_codec)
 
 
-def records_codec(config: CompileConfig) -> bool:
-    """Whether a codec on CUDA is to be recorded: None means, if it or the model is compiled."""
-    compiled = config.model or config.codec is not False
-    return compiled if config.cuda_graphs is None else config.cuda_graphs
+def step_graphs(
+    others: Passes, config: CompileConfig, attend: Attend = attend_any_rows
+) -> StepGraphs:
+    """What is to be recorded of the model; its warm-up does that."""
+    sizes = [size for size in SIZES if size <= config.graph_latents]
+    return StepGraphs(others, sizes, attend=attend)
 
 
 def recorded_decoder(codec: S1DAC, config: CompileConfig) -> RecordedDecoder:
     """What is to be recorded; its warm-up does that."""
-    return RecordedDecoder(codec, (*SIZES, config.codec_graph_latents))
+    return RecordedDecoder(codec, (*CODEC_SIZES, config.codec_graph_latents))
 
 
 def _compile_decoder(codec: S1DAC, latents: Collection[int]) -> None:
@@ -132,7 +137,7 @@ def _compile_decoder(codec: S1DAC, latents: Collection[int]) -> None:
 
 
 @torch.inference_mode()
-def warm_up_passes(models: Sequence[EchoDiT], blocks: Sequence[int]) -> None:
+def warm_up_passes(models: Sequence[EchoDiT], config: CompileConfig, blocks: Sequence[int]) -> None:
     """Compile and record what :func:`compile_components` set up; takes seconds to minutes.
 
     ``blocks``: latents of the blocks of a usual stream.
@@ -144,7 +149,7 @@ def warm_up_passes(models: Sequence[EchoDiT], blocks: Sequence[int]) -> None:
         begun = time.perf_counter()
         model.passes.warm_up(model)
         if isinstance(model.passes, StepGraphs | GraphedPasses) and model.passes.recorded:
-            model.recorded = EncoderGraphs.or_none(model, blocks)
+            model.recorded = EncoderGraphs.or_none(model, blocks, config.graph_latents)
         log.info("the model's passes are ready, after %.1f s", time.perf_counter() - begun)
 
 

@@ -44,9 +44,9 @@ class EncoderGraphs:
         with tqdm(
             total=len(sizes) + len(shapes), desc="recording the encoders", disable=None
         ) as bar:
-            texts = []
+            texts: list[_Text] = []
             for size in sizes:
-                texts.append(_Text.of(model, size, record))
+                texts.append(_Text.of(model, size, record, texts[0] if texts else None))
                 bar.update()
             for old, new in shapes:
                 self._prefixes[old, new] = _Prefix.of(model, old, new, record)
@@ -54,10 +54,12 @@ class EncoderGraphs:
         self._texts = texts[::-1]
 
     @classmethod
-    def or_none(cls, model: EchoDiT, blocks: Sequence[int]) -> EncoderGraphs | None:
+    def or_none(
+        cls, model: EchoDiT, blocks: Sequence[int], longest_text: int
+    ) -> EncoderGraphs | None:
         """Says so once where recording fails."""
         try:
-            return cls(model, blocks)
+            return cls(model, blocks, [size for size in TEXT_SIZES if size <= longest_text])
         except RuntimeError as error:  # also where memory is short
             log.warning("the encoders run without CUDA graphs: %s", first_line(error))
             return None
@@ -83,7 +85,8 @@ class _Text:
     replay: Replay
 
     @classmethod
-    def of(cls, model: EchoDiT, size: int, record: Recorder) -> _Text:
+    def of(cls, model: EchoDiT, size: int, record: Recorder, longest: _Text | None) -> _Text:
+        """``longest``: whose memory for what is made serves all."""
         ids = torch.zeros((1, size), dtype=torch.int64, device=model.device)
         length = torch.full((1,), size, device=model.device)
 
@@ -91,7 +94,8 @@ class _Text:
             real = torch.arange(size, device=model.device) < length
             return (model.text_plainly(ids, real[None]).joined,)
 
-        (joined,), replay = _recorded(encode, record)
+        into = None if longest is None else (longest.joined[:, :, :, :size],)
+        (joined,), replay = _recorded(encode, record, into)
         return cls(size, ids, length, joined, replay)
 
     def __call__(self, ids: Tensor) -> LayerKV:
@@ -136,16 +140,18 @@ class _Prefix:
 
 
 def _recorded(
-    make: Callable[[], tuple[Tensor, ...]], record: Recorder
+    make: Callable[[], tuple[Tensor, ...]],
+    record: Recorder,
+    into: tuple[Tensor, ...] | None = None,
 ) -> tuple[tuple[Tensor, ...], Replay]:
-    """What ``make`` makes, there anew after each replay."""
-    made = make()
+    """What ``make`` makes, there anew after each replay; ``into``: where it is put."""
+    kept = make() if into is None else into
 
     def work() -> None:
-        for kept, new in zip(made, make(), strict=True):
-            kept.copy_(new)
+        for place, new in zip(kept, make(), strict=True):
+            place.copy_(new)
 
-    return made, record(work)
+    return kept, record(work)
 
 
 def _prefixes(blocks: Sequence[int], patch: int) -> list[tuple[int, int]]:

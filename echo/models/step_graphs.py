@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 # then 384 and 128, 1440 and 480; a whole generation has 1920 and 640. Beyond, a pass takes longer
 # than its launches.
 SIZES = (32, 64, 96, 128, 192, 256, 384, 480, 640, 768, 1024, 1440, 1920)
-MOST_KEYS = 3072  # of all rows
+CONTEXT_KEYS = 1152  # of all rows of the largest graph, beside their own
 LATENTS_PER_ROW = 32  # at least, on average; for shorter rows a larger graph is taken
 MOST_ROWS = 32  # each takes some time of every attention, there or not
 
@@ -46,13 +46,13 @@ class StepGraphs:
         self,
         others: Passes,
         sizes: Sequence[int] = SIZES,
-        most_keys: int = MOST_KEYS,
+        context_keys: int = CONTEXT_KEYS,
         attend: Attend = attend_any_rows,
     ) -> None:
         """What is recorded are the pieces of ``others`` and ``attend``, for so many latents."""
         self._others = others
         self._sizes = sorted(sizes)
-        self._most_keys = most_keys
+        self._most_keys = self._sizes[-1] + context_keys
         self._attend = attend
         self._buffers: _Buffers | None = None
         self._graphs: tuple[_Graph, ...] = ()  # the smallest first

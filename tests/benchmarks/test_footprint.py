@@ -53,7 +53,7 @@ def test_a_full_house_of_the_real_model_fits_the_card(card: str, size: int) -> N
     found = footprint(config)
     free = size * GIB - OVERHEAD
     assert found.house < free - 0.5 * GIB  # for a desktop on the same card
-    assert found.alone < 4 * GIB
+    assert found.alone < 4.5 * GIB
     assert found.stages["load"] < 1.05 * found.weights  # never there in 16 bits
     assert f"{config.engine.max_active} listeners" in report(config, found)
     # What the doctor says that it needs.
@@ -66,10 +66,12 @@ def test_without_a_profile_the_real_model_does_not_fit_eight_gigabytes() -> None
     assert footprint(config).alone + OVERHEAD > 8 * GIB
 
 
-def test_what_the_codecs_graphs_work_in_stays_taken() -> None:
-    none, short, long = (
-        footprint(compose(["model=tiny", f"compile={mode}", f"compile.codec_graph_latents={most}"]))
-        for mode, most in (("off", 32), ("codec", 32), ("codec", 128))
-    )
-    assert none.graphs == 0
-    assert long.graphs > 2 * short.graphs > 0
+def test_what_graphs_work_in_stays_taken() -> None:
+    def taken(*settings: str) -> int:
+        return footprint(compose(["model=tiny", "model.dtype=bfloat16", *settings])).graphs
+
+    short = ("compile.graph_latents=32", "compile.codec_graph_latents=32")
+    least = taken(*short)
+    assert taken("compile=off") == 0
+    assert taken(short[0], "compile.codec_graph_latents=128") > 1.2 * least > 0
+    assert taken("compile.graph_latents=1920", short[1]) > 1.2 * least

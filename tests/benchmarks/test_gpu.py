@@ -45,7 +45,7 @@ def test_the_whole_program_runs_on_toy_sizes(tmp_path, toy_settings, capsys) -> 
     record = run("cpu", tmp_path, settings, "off")
     check(record, "off")
     shown = capsys.readouterr().out
-    assert "asked of one H200" in shown
+    assert "asked of one H100" in shown
     assert "dit_step guided" in shown
     assert record.config["compile"]["off"]["model"]["device"] == "cpu"
 

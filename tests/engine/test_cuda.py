@@ -58,18 +58,16 @@ def difference(ours: Any, expected: Any) -> float:
     return float(np.sqrt(np.mean((ours - expected) ** 2) / np.mean(expected**2)))
 
 
-def test_company_and_graphs_leave_the_speech_as_it_is(tmp_path: Any) -> None:
-    cache = f"compile.cache_dir='{tmp_path}'"
+@pytest.mark.parametrize("mode", ["off", "graphs", "full"])
+def test_company_and_graphs_leave_the_speech_as_it_is(mode: str, tmp_path: Any) -> None:
     with engine("compile=off", *EXACT) as plain:
         alone = [plain.synthesize(request) for request in REQUESTS]
-        for ours, expected in zip(together(plain), alone, strict=True):
+    with engine(f"compile={mode}", *EXACT, f"compile.cache_dir='{tmp_path}'") as fast:
+        recorded = mode != "off"
+        assert (fast.components.model.recorded is not None) == recorded
+        assert isinstance(fast.components.codec.init_state(), FlatState) == recorded
+        for ours, expected in zip(together(fast), alone, strict=True):
             assert difference(ours, expected) < 0.02
-    for mode in ("graphs", "full"):
-        with engine(f"compile={mode}", *EXACT, cache) as fast:
-            assert fast.components.model.passes.recorded  # type: ignore[attr-defined]
-            assert isinstance(fast.components.codec.init_state(), FlatState)
-            for ours, expected in zip(together(fast), alone, strict=True):
-                assert difference(ours, expected) < 0.02
 
 
 def test_in_sixteen_bits_rows_of_any_lengths_share_one_attention_call() -> None:

@@ -45,7 +45,8 @@ def attend_row_by_row(q: Tensor, k: Tensor, v: Tensor, offsets: Offsets) -> Tens
 
 
 def recorded(model: EchoDiT, *, sizes: tuple[int, ...], keys: int) -> tuple[StepGraphs, Recording]:
-    passes, recording = StepGraphs(PlainPasses(), sizes, keys, attend_row_by_row), Recording()
+    context_keys, recording = keys - max(sizes), Recording()
+    passes = StepGraphs(PlainPasses(), sizes, context_keys, attend_row_by_row)
     passes.warm_up(model, recording)
     assert recording.recorded == len(sizes)
     return passes, recording
