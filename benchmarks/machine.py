@@ -54,10 +54,13 @@ def software() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def sources() -> dict[str, Any]:
-    """The commit, and of a tree with changes of its own a short hash of those (else None)."""
+    """The commit, and of a tree with changes of its own a short hash of those (else None).
+
+    A copy without its repository says by ``ECHO_COMMIT`` what it is a copy of.
+    """
     changes = _output("git", "diff", "HEAD", "--", ".", ":!benchmarks/results")
     return {
-        "commit": _output("git", "rev-parse", "HEAD"),
+        "commit": _output("git", "rev-parse", "HEAD") or os.environ.get("ECHO_COMMIT"),
         "changes": hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else None,
     }
 
