@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import counts
@@ -27,6 +28,7 @@ from benchmarks.speech import texts
 from benchmarks.timing import median, time_calls
 from echo.config import EchoConfig
 from echo.engine import Engine, SpeechRequest
+from echo.models.codec import S1DAC
 from echo.spec import LATENTS_PER_SECOND
 from echo.text import prepare, tokenize
 
@@ -120,7 +122,7 @@ def _parts(engine: Engine, s: ComponentSettings) -> Iterator[Part]:
     for latents in s.block_latents:
         x = torch.randn(1, latents, dit.latent_size, device=device)
         work = counts.latent_encoder(dit, latents)
-        yield Part("prefix", latents, partial(model.encode_prefix, x), work, dtype, device)
+        yield Part("prefix", latents, partial(model.extend_prefix, None, x), work, dtype, device)
     for latents in s.block_latents:
         yield _plain_pass(engine, s, latents)
     for latents in s.block_latents:
@@ -129,15 +131,21 @@ def _parts(engine: Engine, s: ComponentSettings) -> Iterator[Part]:
         work = counts.pca(dit, codec.config, latents)
         yield Part("pca", latents, partial(pca.from_latent, x), work, torch.float32, codec.device)
         work = counts.codec_decode(codec.config, latents)
-        yield Part(
-            "codec_decode", latents, partial(codec.decode, z_q), work, codec.dtype, codec.device
-        )
+        decode = partial(_decode, codec, z_q)
+        yield Part("codec_decode", latents, decode, work, codec.dtype, codec.device)
     latents = s.block_latents[0]
     audio = torch.randn(1, 1, latents * codec.config.hop, device=codec.device) / 10
     work = counts.codec_encode(codec.config, latents)
     yield Part(
         "codec_encode", latents, partial(codec.encode, audio), work, codec.dtype, codec.device
     )
+
+
+def _decode(codec: S1DAC, z_q: Tensor) -> None:
+    """A stream, in the pieces that the engine takes."""
+    state = codec.init_state()
+    for piece in z_q.split(codec.piece_latents, dim=-1):
+        codec.decode(piece, state)
 
 
 def _plain_pass(engine: Engine, s: ComponentSettings, latents: int) -> Part:
