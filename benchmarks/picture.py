@@ -145,7 +145,7 @@ def _crowds(axes: Any, kept: Sequence[Kept]) -> None:
         counts = [count for count, _ in loads]
         ttfb = [record.values("ttfb_s", **factors) for _, factors in loads]
         middle = [median(values) for values in ttfb]
-        label = f"{each.model}, preset {each.preset}"
+        label = f"{each.model}, {each.hardware}"
         axes.plot(counts, middle, "-", color=colour, label=label)
         late = [percentile(values, 95) for values in ttfb]
         axes.fill_between(counts, middle, late, color=colour, alpha=0.15, linewidth=0)
@@ -153,12 +153,14 @@ def _crowds(axes: Any, kept: Sequence[Kept]) -> None:
             starved = any(record.values("starved_s", **factors))
             face = "white" if starved else colour
             axes.plot(count, value, "o", color=colour, markerfacecolor=face, markersize=6)
-    axes.set_xticks(sorted({count for each in kept for count, _ in crowds(each)}))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    counts_shown = sorted({count for each in kept for count, _ in crowds(each)})
+    axes.set_xticks(counts_shown, [str(count) for count in counts_shown])
     axes.set_title("Listeners at once", loc="left", fontsize="medium")
     axes.set_xlabel("listeners who play in real time; hollow: somebody heard a gap")
     axes.set_ylabel("s to first sound\n(median; shaded to p95)")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(frameon=False, fontsize="small")
 
 
