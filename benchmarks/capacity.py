@@ -36,7 +36,7 @@ from benchmarks.simulated import Cluster, Listener, Outcome, simulate
 from benchmarks.timing import median, percentile
 from echo.audio.encode import open_encoder
 from echo.config import EchoConfig
-from echo.models.codec import CodecConfig
+from echo.models.codec import DECODE_PIECE_LATENTS, CodecConfig
 from echo.models.dit import DiTConfig
 from echo.models.sizes import codec_config, dit_config
 from echo.spec import LATENTS_PER_SECOND, MAX_LATENTS, SAMPLE_RATE
@@ -103,7 +103,9 @@ def cluster_of(config: EchoConfig, s: CapacitySettings, card: Card) -> Cluster:
     shares = Shares(s.flop_share, s.codec_flop_share, s.byte_share, s.launch_ms / 1e3)
     costs = costs_of(card, shares, dit, codec, _speaker_latents(s))
     cache = config.voices.cache_bytes
-    return Cluster(costs, shape_of(config), limits_of(config), cache_bytes=cache)
+    recorded = config.compile.cuda_graphs is not False
+    piece = config.compile.codec_graph_latents if recorded else DECODE_PIECE_LATENTS
+    return Cluster(costs, shape_of(config, piece), limits_of(config), cache_bytes=cache)
 
 
 def order_of(seconds: float, sizes: Sequence[int], voice: int, size: int) -> Order:

@@ -159,6 +159,7 @@ def run(config: EchoConfig, plan: Plan) -> Record:
     begun = time.perf_counter()
     with Engine.from_config(config) as engine:
         load = Row("load_s", time.perf_counter() - begun, "s")
+        engine.warm_up()
         rows = [load, *measure(engine, plan)]
     return Record.of(NAME, rows, seed=plan.seed, config={**plain_config(config), **_plain(plan)})
 

@@ -27,7 +27,7 @@ from echo.engine.components import Components
 from echo.errors import EchoError
 from echo.models.checkpoint import Convert
 from echo.models.codec import S1DAC, DecoderState
-from echo.models.compile import recorded_decoder, step_graphs
+from echo.models.compile import piecewise_graphs, recorded_decoder, step_graphs
 from echo.models.devices import parse_dtype
 from echo.models.dit import EchoDiT, PrefixState
 from echo.models.encoder_graphs import TEXT_SIZES, EncoderGraphs
@@ -89,17 +89,17 @@ class Ledger(TorchDispatchMode):
 
 
 class Pool:
-    """Stands for a recorder of CUDA graphs: what the first, the largest, works in stays taken."""
+    """Stands for a recorder of CUDA graphs: what the largest works in stays taken."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._memory: Tensor | None = None
+        self._memory = torch.empty(0, dtype=torch.uint8, device=META)
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         before = self._ledger.peak = self._ledger.held
         work()
-        if self._memory is None:
-            taken = self._ledger.peak - before
+        taken = self._ledger.peak - before
+        if taken > self._memory.nbytes:
             self._memory = torch.empty(taken, dtype=torch.uint8, device=META)
         return self._replay
 
@@ -144,10 +144,14 @@ def _record(config: EchoConfig, c: Components, ledger: Ledger) -> None:
     """As on CUDA at the start, unless the configuration says no."""
     if config.compile.cuda_graphs is False:
         return
-    if c.model.dtype != torch.float32:  # in 32 bits smaller ones are, of pieces of a pass
-        passes = step_graphs(c.model.passes, config.compile, _attended)
-        passes.warm_up(c.model, Pool(ledger))
-        c.model.passes = passes
+    in_32_bits = c.model.dtype == torch.float32
+    passes = (
+        piecewise_graphs(c.model.passes, config.compile)
+        if in_32_bits
+        else step_graphs(c.model.passes, config.compile, _attended)
+    )
+    passes.warm_up(c.model, Pool(ledger))
+    c.model.passes = passes
     texts = [size for size in TEXT_SIZES if size <= config.compile.graph_latents]
     c.model.recorded = EncoderGraphs(c.model, config.preset.block_sizes, texts, Pool(ledger))
     decoder = recorded_decoder(c.codec, config.compile)

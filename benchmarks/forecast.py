@@ -70,6 +70,7 @@ def measure(config: EchoConfig, settings: ForecastSettings) -> list[Row]:
         else:
             engine = Engine.from_config(own)
         with engine:
+            engine.warm_up()
             return measure_engine(engine, voices, settings)
 
 

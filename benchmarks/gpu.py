@@ -11,6 +11,7 @@ program itself.
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 import sys
 import time
@@ -121,6 +122,7 @@ def run(plan: Plan, overrides: Sequence[str]) -> Record:
         rows += [
             replace(row, factors={**row.factors, "compile": mode}) for row in measure(config, plan)
         ]
+        gc.collect()  # recorded networks hold themselves; the next ones need the room
     described = {"compile": configs, "benchmark": asdict(plan)}
     return Record.of(NAME, rows, seed=plan.seed, config=described)
 

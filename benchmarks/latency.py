@@ -47,6 +47,7 @@ def measure(config: EchoConfig, settings: LatencySettings) -> list[Row]:
         begun = time.perf_counter()
         with Engine.from_config(own) as engine:
             load = Row("load_s", time.perf_counter() - begun, "s", factors=factors_of(config))
+            engine.warm_up()
             return [load, *measure_engine(engine, settings)]
 
 

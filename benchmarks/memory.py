@@ -65,6 +65,7 @@ def _in_fresh_process(config: EchoConfig, settings: MemorySettings) -> list[Row]
         voices_of(config, s.reference_seconds, s.voices - 1, s.seed) as own,
         Engine.from_config(own) as engine,
     ):
+        engine.warm_up()
         factors = factors_of(config)
         loaded = resident_bytes()
         rows = [

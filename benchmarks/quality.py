@@ -93,6 +93,7 @@ def measure(config: EchoConfig, settings: QualitySettings) -> list[Row]:
     """Load the engine of ``config`` and judge what it says."""
     heard_by = listeners(settings.whisper_model)  # first: a missing one is known at once
     with Engine.from_config(config) as engine:
+        engine.warm_up()
         return measure_engine(engine, settings, heard_by)
 
 

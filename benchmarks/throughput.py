@@ -75,6 +75,7 @@ def target_of(
         return
     lengths = settings.reference_seconds
     with voices_of(config, lengths, 0, settings.seed) as own, Engine.from_config(own) as engine:
+        engine.warm_up()
         yield EngineTarget(engine), [voice_name(lengths, each, 0) for each in lengths]
 
 

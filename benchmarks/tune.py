@@ -62,6 +62,7 @@ def measure(config: EchoConfig, settings: TuneSettings) -> list[Row]:
     setup, rows = fastest_setup(config, settings)
     own = with_setup(config, setup)
     with Engine.from_config(own) as engine:
+        engine.warm_up()
         found = tune_engine(engine, settings, heard_by, journal_path(own, settings))
     rows += rows_of(found, factors_of(own))
     write_preset(path, found.winner, header_of(found, own, settings, setup))
@@ -77,6 +78,7 @@ def fastest_setup(config: EchoConfig, settings: TuneSettings) -> tuple[str, list
     for setup in setups if len(setups) > 1 else ():
         own = with_setup(config, setup)
         with Engine.from_config(own) as engine:
+            engine.warm_up()
             voices = voices_of(engine, settings.voices)
             (lines,) = different_lines([SETUP_LINES], settings.sentences, voices, settings.seed + 1)
             scorer = Scorer(Judge(engine, (), settings.best_steps), UNJUDGED)

@@ -204,7 +204,7 @@ class CompileConfig:
 
     model: bool | None
     codec: bool | None
-    cuda_graphs: bool | None  # of the model, its encoders and the codec
+    cuda_graphs: bool | None  # of passes, texts, prefixes and the codec; None: on CUDA
     graph_latents: int  # of all rows of the largest recorded pass; also tokens of a recorded text
     codec_graph_latents: int  # the most that one graph of the codec decodes
     lora_only: bool  # of the two models of lora.first_block, compile only the one with LoRA

@@ -213,8 +213,10 @@ class Engine:
         if text is None:
             return
         begun = time.monotonic()
-        in_passing_thread(partial(self._prepare, self.components))
-        audio = self.synthesize(SpeechRequest(text, voice=self.config.engine.warmup_voice, seed=0))
+        with self.using() as components:  # who is prepared must not be unloaded meanwhile
+            in_passing_thread(partial(self._prepare, components))
+            request = SpeechRequest(text, voice=self.config.engine.warmup_voice, seed=0)
+            audio = self.synthesize(request)
         peak = float(np.abs(audio).max()) if len(audio) else 0.0
         log.info(
             "warm-up: %.1f s of audio in %.1f s (peak %.2f)",

@@ -17,6 +17,7 @@ import torch
 
 from echo.engine.components import Components
 from echo.errors import UnavailableError
+from echo.models.recorder import anything_recorded
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,8 @@ class Resident:
         components: Components | None = None
         begun = time.monotonic()
         try:
+            if self._failure is not None:
+                _give_back()  # what a load that failed has left
             components = self._load()
         except Exception as error:  # whatever a file, a hub or a full device raises
             log.error("the model could not be loaded again", exc_info=error)
@@ -165,9 +168,9 @@ def _give_back() -> None:
     """What was freed, to the GPU and to the system: PyTorch and glibc keep it for themselves."""
     gc.collect()  # compiled functions and the modules they belong to hold each other
     if torch.cuda.is_available():
-        # A private call, as there is no other; what was recorded with them has been dropped.
+        # A private call, as there is no other. Another engine's graphs may work in them.
         clear_workspaces = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
-        if clear_workspaces is not None:
+        if clear_workspaces is not None and not anything_recorded():
             clear_workspaces()
         torch.cuda.empty_cache()
     if sys.platform == "linux":

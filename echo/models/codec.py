@@ -18,7 +18,7 @@ from echo.modules.quantizer import ResidualQuantizer
 from echo.modules.streaming import FlatState, SequenceState, TransformerState
 from echo.modules.window_transformer import WindowTransformer
 
-DECODE_PIECE_LATENTS = 32  # bounds the decoder's memory, and how long others wait
+DECODE_PIECE_LATENTS = 32  # unrecorded; bounds the decoder's memory, and how long others wait
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from echo.models.codec import S1DAC, DecoderParts
 from echo.models.compiled_passes import first_line
-from echo.models.graphs import Recorder, Replay, cuda_recorder
+from echo.models.recorder import CudaRecorder, Recorder, Replay
 from echo.modules.streaming import FlatState, flatten_, set_tensors, tensors_of
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class RecordedDecoder:
         """Record all graphs; if that fails, say so once and go on without any."""
         made: dict[int, _Graph] = {}
         try:
-            record = record or cuda_recorder(self._codec.device)
+            record = record or CudaRecorder(self._codec.device)
             buffers = _Buffers.of(self._codec, self._sizes[0])
             # The largest first: what it works in then serves all others.
             for latents in tqdm(self._sizes, desc="recording the codec", disable=None):

@@ -22,15 +22,17 @@ from echo.models.codec_graphs import RecordedDecoder
 from echo.models.compiled_passes import CompiledPasses, failed_to_compile, first_line
 from echo.models.dit import EchoDiT
 from echo.models.encoder_graphs import EncoderGraphs
+from echo.models.graphs import SIZES as PIECE_SIZES
 from echo.models.graphs import GraphedPasses
 from echo.models.passes import Passes, PlainPasses
-from echo.models.step_graphs import SIZES, Attend, StepGraphs
+from echo.models.step_graphs import SIZES as STEP_SIZES
+from echo.models.step_graphs import Attend, StepGraphs
 from echo.modules.attention import attend_any_rows, takes_any_rows
 from echo.modules.streaming import SequenceState
 
 log = logging.getLogger(__name__)
 
-PIECE_LATENTS = 16  # length the codec is compiled for: divides the blocks of the presets
+PIECE_LATENTS = 16  # that the codec is compiled for, unrecorded: divides the blocks of the presets
 
 Backend = str | Callable[..., Any]  # of torch.compile
 
@@ -83,31 +85,29 @@ class CompiledInPieces:
 
 
 def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileConfig) -> bool:
-    """Set up in place what ``config`` asks for; None means: on CUDA the codec is compiled, and
-    graphs of everything.
+    """Set up in place what ``config`` asks for. None means: on CUDA the codec is compiled, and
+    passes, texts, prefixes and the codec are recorded.
 
     Returns whether anything was. :func:`warm_up_passes` and :func:`warm_up_codec` then do the work.
     """
     # With a LoRA for the first block there are two models; the second one holds it.
-    chosen = models[1:] if config.lora_only and len(models) > 1 else models
-    model_on_cuda, codec_on_cuda = (each.device.type == "cuda" for each in (chosen[0], codec))
+    compiled = models[1:] if config.lora_only and len(models) > 1 else models
+    model_on_cuda, codec_on_cuda = (each.device.type == "cuda" for each in (models[0], codec))
     compile_codec = codec_on_cuda if config.codec is None else config.codec
     asked = config.cuda_graphs
     record_model, record_codec = (
         on_cuda and asked is not False for on_cuda in (model_on_cuda, codec_on_cuda)
     )
     if asked and not (record_model or record_codec):
-        log.warning("compile.cuda_graphs has no effect on %s", chosen[0].device)
-    for model in chosen:
-        if config.model:
+        log.warning("compile.cuda_graphs has no effect on %s", models[0].device)
+    for model in models:
+        if config.model and model in compiled:
             model.passes = CompiledPasses()
         if record_model:
-            whole = takes_any_rows(model.device, model.dtype)
-            others = model.passes
-            model.passes = step_graphs(others, config) if whole else GraphedPasses(others)
+            model.passes = recorded_passes(model, config)
     if compile_codec:
         # The decoder's convolutions are nearly all of its time and have tensors for state.
-        # Where it is recorded, short pieces are bound by the rest of it.
+        # Recorded, short pieces are bound by the transformer before the decoder.
         longer = {DECODE_PIECE_LATENTS, config.codec_graph_latents}
         _compile_decoder(codec, longer if record_codec else {PIECE_LATENTS})
     if record_codec:
@@ -117,12 +117,24 @@ def compile_components(models: Sequence[EchoDiT], codec: S1DAC, config: CompileC
     return bool(config.model or record_model or compile_codec or record_codec)
 
 
+def recorded_passes(model: EchoDiT, config: CompileConfig) -> StepGraphs | GraphedPasses:
+    """What is to be recorded of its passes; their warm-up does that."""
+    if takes_any_rows(model.device, model.dtype):
+        return step_graphs(model.passes, config)
+    return piecewise_graphs(model.passes, config)
+
+
 def step_graphs(
     others: Passes, config: CompileConfig, attend: Attend = attend_any_rows
 ) -> StepGraphs:
-    """What is to be recorded of the model; its warm-up does that."""
-    sizes = [size for size in SIZES if size <= config.graph_latents]
+    """Of whole passes."""
+    sizes = [size for size in STEP_SIZES if size <= config.graph_latents]
     return StepGraphs(others, sizes, attend=attend)
+
+
+def piecewise_graphs(others: Passes, config: CompileConfig) -> GraphedPasses:
+    """Where attention cannot be recorded."""
+    return GraphedPasses(others, [size for size in PIECE_SIZES if size <= config.graph_latents])
 
 
 def recorded_decoder(codec: S1DAC, config: CompileConfig) -> RecordedDecoder:
@@ -140,7 +152,7 @@ def _compile_decoder(codec: S1DAC, latents: Collection[int]) -> None:
 def warm_up_passes(models: Sequence[EchoDiT], config: CompileConfig, blocks: Sequence[int]) -> None:
     """Compile and record what :func:`compile_components` set up; takes seconds to minutes.
 
-    ``blocks``: latents of the blocks of a usual stream.
+    ``blocks``: latents of the blocks of a usual stream. Prefixes are the first model's.
     """
     for model in models:
         if isinstance(model.passes, PlainPasses):
@@ -149,7 +161,8 @@ def warm_up_passes(models: Sequence[EchoDiT], config: CompileConfig, blocks: Seq
         begun = time.perf_counter()
         model.passes.warm_up(model)
         if isinstance(model.passes, StepGraphs | GraphedPasses) and model.passes.recorded:
-            model.recorded = EncoderGraphs.or_none(model, blocks, config.graph_latents)
+            own = blocks if model is models[0] else ()
+            model.recorded = EncoderGraphs.or_none(model, own, config.graph_latents)
         log.info("the model's passes are ready, after %.1f s", time.perf_counter() - begun)
 
 

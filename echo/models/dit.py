@@ -174,7 +174,7 @@ class DiTBlock(nn.Module):
 class EchoDiT(nn.Module):
     """Velocity of the noisy latents given text, voice and what was said before.
 
-    Weights only: keys and values come in as immutable per-layer tuples, made once by
+    Weights only: keys and values come in as immutable :class:`LayerKV`, made once by
     ``encode_text``, ``encode_speaker`` and ``encode_prefix`` and used in every step.
     """
 

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT
-from echo.models.graphs import Recorder, Replay, cuda_recorder
 from echo.models.layer_kv import LayerKV
+from echo.models.recorder import CudaRecorder, Recorder, Replay
 from echo.spec import MAX_TEXT_TOKENS
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class EncoderGraphs:
         record: Recorder | None = None,
     ) -> None:
         """``blocks``: latents of the blocks of a stream, in order."""
-        record = record or cuda_recorder(model.device)
+        record = record or CudaRecorder(model.device)
         sizes = sorted(text_sizes, reverse=True)  # the largest first, as its memory serves all
         shapes = _prefixes(blocks, model.patch)
         self._prefixes: dict[tuple[int, int], _Prefix] = {}
@@ -64,11 +64,13 @@ class EncoderGraphs:
             log.warning("the encoders run without CUDA graphs: %s", first_line(error))
             return None
 
+    @torch.inference_mode()
     def text(self, ids: Tensor) -> LayerKV | None:
         """Of [1, L] token ids; None: no graph is long enough."""
         fitting = next((text for text in self._texts if text.size >= ids.shape[1]), None)
         return None if fitting is None else fitting(ids)
 
+    @torch.inference_mode()
     def prefix(self, latent: Tensor, past: LayerKV | None) -> tuple[LayerKV, LayerKV] | None:
         """As :meth:`EchoDiT.prefix_after`; None: there is no graph of this shape."""
         old = 0 if past is None else past.length

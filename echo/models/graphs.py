@@ -1,4 +1,6 @@
-"""CUDA graphs of the pieces of small passes, whose time goes into launching kernels.
+"""CUDA graphs of the pieces of small passes, where attention cannot be recorded with them.
+
+That is so in 32 bits and on GPUs before Ampere: there each shape of rows has a call of its own.
 
 A graph is recorded for each of some numbers of latents; a pass takes the next larger one and
 leaves the rest of its rows idle. All of them read and write the same buffers.
@@ -7,7 +9,7 @@ leaves the rest of its rows idle. All of them read and write the same buffers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,17 +19,14 @@ from tqdm import tqdm
 
 from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT, PackedStep
-from echo.models.passes import Flow, Heads, Passes, Pieces, attend_along
+from echo.models.passes import MOST_TIMES, Flow, Heads, Passes, Pieces, attend_along
+from echo.models.recorder import CudaRecorder, Recorder, Replay
 
 log = logging.getLogger(__name__)
 
 # Latents of all rows. A listener alone has 32 and 96 in the first block of the preset default,
 # 128 and 384 in the second; beyond the largest the kernels take longer than their launches.
 SIZES = (32, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 1024)
-MOST_TIMES = 32  # different times in a pass, i.e. requests that share it
-
-Replay = Callable[[], None]
-Recorder = Callable[[Callable[[], None]], Replay]
 
 
 class GraphedPasses:
@@ -60,7 +59,7 @@ class GraphedPasses:
         self._others.warm_up(model)
         made: list[_Graphs] = []
         try:
-            record = record or cuda_recorder(model.device)
+            record = record or CudaRecorder(model.device)
             buffers = _Buffers.of(model, self._sizes[-1])
             # The largest first: what it works in then serves all others.
             for latents in tqdm(self._sizes[::-1], desc="recording CUDA graphs", disable=None):
@@ -70,35 +69,6 @@ class GraphedPasses:
             log.warning("the model runs without CUDA graphs, recording failed: %s", reason)
             return
         self._graphs = tuple(reversed(made))
-
-
-def cuda_recorder(device: torch.device) -> Recorder:
-    """Records work as a CUDA graph on ``device``; all graphs share their memory.
-
-    And one stream: memory is kept by stream, and so are the workspaces of cuBLAS. PyTorch's own
-    is of whichever device recorded first in this process.
-    """
-    pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
-
-    def record(work: Callable[[], None]) -> Replay:
-        with torch.cuda.device(device):
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(2):  # what is set up at the first call must not be recorded
-                    work()
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            mode = "thread_local"  # other threads may go on with what they do
-            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode=mode):
-                work()
-        return partial(_replay, graph, work)
-
-    return record
-
-
-def _replay(graph: torch.cuda.CUDAGraph, work: Callable[[], None]) -> None:
-    """``work`` is not called, only kept: the graph reads the memory of what it refers to."""
-    graph.replay()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A pass of few latents takes its time launching kernels, several hundred of them. What differs from
 step to step (latents, times) and from company to company (how long the rows are, which keys they
-see) lies in buffers that the graph reads, so a graph serves all passes of up to so many latents.
+see) lies in buffers that the graph reads, so a graph serves all passes of up to so many latents, as
+far as there is room for their keys.
 The rows' contexts are put into place when the company changes and stay there for its steps.
 """
 
@@ -21,8 +22,8 @@ from tqdm import tqdm
 
 from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT, PackedRow, PackedStep
-from echo.models.graphs import MOST_TIMES, Recorder, Replay, cuda_recorder
-from echo.models.passes import Passes, Pieces
+from echo.models.passes import MOST_TIMES, Passes, Pieces
+from echo.models.recorder import CudaRecorder, Recorder, Replay
 from echo.modules.attention import Offsets, attend_any_rows
 from echo.spec import MAX_LATENTS
 
@@ -32,7 +33,9 @@ log = logging.getLogger(__name__)
 # then 384 and 128, 1440 and 480; a whole generation has 1920 and 640. Beyond, a pass takes longer
 # than its launches.
 SIZES = (32, 64, 96, 128, 192, 256, 384, 480, 640, 768, 1024, 1440, 1920)
-CONTEXT_KEYS = 1152  # of all rows of the largest graph, beside their own
+# Keys of all rows beside their own: at least for a whole generation, else for a company of those
+# who begin, with voices of 10 s to 30 s and texts of some seconds.
+CONTEXT_KEYS = 1152, 1.6  # at least; for each latent of the largest graph
 LATENTS_PER_ROW = 32  # at least, on average; for shorter rows a larger graph is taken
 MOST_ROWS = 32  # each takes some time of every attention, there or not
 
@@ -46,12 +49,14 @@ class StepGraphs:
         self,
         others: Passes,
         sizes: Sequence[int] = SIZES,
-        context_keys: int = CONTEXT_KEYS,
+        context_keys: int | None = None,
         attend: Attend = attend_any_rows,
     ) -> None:
         """What is recorded are the pieces of ``others`` and ``attend``, for so many latents."""
         self._others = others
         self._sizes = sorted(sizes)
+        if context_keys is None:
+            context_keys = max(CONTEXT_KEYS[0], round(CONTEXT_KEYS[1] * self._sizes[-1]))
         self._most_keys = self._sizes[-1] + context_keys
         self._attend = attend
         self._buffers: _Buffers | None = None
@@ -67,6 +72,7 @@ class StepGraphs:
         """Whether there are graphs."""
         return bool(self._graphs)
 
+    @torch.inference_mode()
     def velocity(self, model: EchoDiT, step: PackedStep) -> Tensor:
         graph = self._fitting(step)
         if graph is None or self._buffers is None:
@@ -85,7 +91,7 @@ class StepGraphs:
         self._others.warm_up(model)
         made: list[_Graph] = []
         try:
-            record = record or cuda_recorder(model.device)
+            record = record or CudaRecorder(model.device)
             buffers = _Buffers.of(model, self._sizes[-1], self._most_keys)
             # The largest first: what it works in then serves all others.
             for latents in tqdm(self._sizes[::-1], desc="recording CUDA graphs", disable=None):
@@ -124,12 +130,13 @@ class _Placed:
     """A row as it lies in the buffers; equal to one that lies there in the same way."""
 
     context: weakref.ref[object]
+    angles: int  # where those of its positions begin in the table of all
     latents: int
     time: int
 
     @classmethod
     def of(cls, row: PackedRow) -> _Placed:
-        return cls(weakref.ref(row.context), row.latents, row.time)
+        return cls(weakref.ref(row.context), row.rope.cos.data_ptr(), row.latents, row.time)
 
 
 @dataclass(frozen=True)

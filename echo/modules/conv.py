@@ -177,7 +177,7 @@ def lay_out_(module: nn.Module, time_major_on: Collection[str] = TIME_MAJOR_ON) 
 
     For folded weights, once they are where they stay; streams begin after it. A weight keeps its
     name, shape and values; only the order of its memory changes, which moving to another dtype
-    or device keeps.
+    or device keeps. To save one, make it contiguous first.
     """
     for child in module.modules():
         if isinstance(child, CausalConv1d | CausalConvTranspose1d):

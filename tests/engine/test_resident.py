@@ -187,6 +187,43 @@ def test_a_load_that_fails_is_told_and_shared_and_tried_again_later(loader: Load
     resident.close()
 
 
+def test_what_a_failed_load_left_is_gone_before_the_next_one(loader: Loader) -> None:
+    """Recorded networks hold themselves, and no lack of memory on a GPU calls the collector."""
+
+    class Half:
+        """A network that holds itself."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    left: list[weakref.ref[Half]] = []
+    alive: list[int] = []
+
+    def load() -> Components:
+        alive.append(sum(each() is not None for each in left))
+        if len(left) == 2:
+            return loader()
+        left.append(weakref.ref(Half()))
+        raise RuntimeError("out of memory")
+
+    drops = threading.Event()
+    resident = Resident(
+        loader(), load, idle_s=0.1, busy=lambda: False, dropped=drops.set, retry_s=0.0
+    )
+    assert drops.wait(20)
+    gc.disable()
+    try:
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="out of memory"), resident.use():
+                pass
+        with resident.use() as components:
+            assert components.model is not None
+    finally:
+        gc.enable()
+    resident.close()
+    assert alive == [0, 0, 0]
+
+
 def test_the_watch_goes_on_over_what_cannot_be_dropped(
     loader: Loader, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -277,6 +314,23 @@ def test_after_a_reload_no_listener_waits_for_the_compiler(
             np.testing.assert_allclose(engine.synthesize(REQUEST), before, atol=1e-5)
             assert later == []
             assert engine._watching is not None
+
+
+def test_networks_are_not_unloaded_while_they_are_prepared(
+    sleepy: Callable[..., Engine], loader: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = sleepy(f"compile.cache_dir='{tmp_path}'")
+    engine._compiled = True
+    loads, seen = loader.loads, []
+
+    def slow(models: Any, config: Any, blocks: Any) -> None:
+        time.sleep(0.6)  # thrice as long as it takes to be idle
+        seen.append(state(engine))
+
+    monkeypatch.setattr("echo.engine.engine.warm_up_passes", slow)
+    engine.warm_up()
+    assert seen == ["loaded"]
+    assert loader.loads == loads
 
 
 def test_the_server_tells_its_state_and_answers_503_while_it_cannot_load(

@@ -21,9 +21,10 @@ from echo.models.codec import StreamingSequential
 from echo.models.compile import CompiledInPieces, stop_watching, watch_recompiles, write_artifacts
 from echo.models.compiled_passes import CompiledPasses, blank_step
 from echo.models.dit import EchoDiT
-from echo.models.graphs import MOST_TIMES, GraphedPasses, cuda_recorder
+from echo.models.graphs import GraphedPasses
 from echo.models.load import load_dit
-from echo.models.passes import Pieces, PlainPasses, between, enter, leave
+from echo.models.passes import MOST_TIMES, Pieces, PlainPasses, between, enter, leave
+from echo.models.recorder import CudaRecorder
 from echo.modules.attention import Packing, attend_packed, attend_with_contexts
 from echo.modules.fusing import fuse_
 from echo.modules.linear import FEW_ROWS, MIN_ROWS
@@ -311,7 +312,7 @@ def test_on_cuda_compiled_and_recorded_passes_say_what_plain_ones_say(
     assert_same(spoken_by(model, compiled), expected, tolerance)
     for others in (PlainPasses(), compiled):
         graphed = GraphedPasses(others, sizes=(8, 24, 64))
-        graphed.warm_up(model, cuda_recorder(model.device))
+        graphed.warm_up(model, CudaRecorder(model.device))
         assert graphed.recorded
         assert_same(spoken_by(model, graphed), expected, tolerance)
 
@@ -327,7 +328,7 @@ def test_on_cuda_the_same_holds_for_weights_in_eight_bits(toy_folder: Path) -> N
     assert compiled.compiled
     graphed = [GraphedPasses(others, sizes=(8, 24, 64)) for others in (PlainPasses(), compiled)]
     for passes in graphed:
-        passes.warm_up(model, cuda_recorder(model.device))
+        passes.warm_up(model, CudaRecorder(model.device))
         assert passes.recorded
     for passes in (compiled, *graphed):
         ours = torch.cat([v.flatten() for v in spoken_by(model, passes)])

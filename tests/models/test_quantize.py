@@ -16,9 +16,9 @@ import parity
 from echo.config.schema import LoraConfig
 from echo.errors import ConfigError
 from echo.models.dit import DiTConfig, EchoDiT
-from echo.models.graphs import cuda_recorder
 from echo.models.load import load_dit
 from echo.models.quantize import is_chosen, quantize_weight, quantizer, stored_bytes
+from echo.models.recorder import CudaRecorder
 from echo.modules.fusing import FusedProjections, fuse_
 from echo.modules.linear import MIN_ROWS, apply_weight, int8_product, is_quantized, join_rows
 from golden import PARITY
@@ -299,7 +299,7 @@ def test_on_a_gpu_a_product_waits_for_nothing(on_gpu: tuple[Tensor, Tensor], row
 def test_on_a_gpu_a_product_can_be_recorded(on_gpu: tuple[Tensor, Tensor]) -> None:
     x, weight = on_gpu
     out = torch.empty(40, 96, dtype=x.dtype, device=x.device)
-    record = cuda_recorder(x.device)
+    record = CudaRecorder(x.device)
     replay = record(lambda: out.copy_(apply_weight(x, weight)))
     x.mul_(3.0)
     replay()

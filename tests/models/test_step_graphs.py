@@ -19,6 +19,7 @@ from echo.models.step_graphs import StepGraphs
 from echo.modules.attention import Offsets, attend
 from echo.modules.fusing import fuse_
 from echo.sampling.packing import velocities
+from echo.sampling.schedule import StepTables
 from golden import golden_dit
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -78,7 +79,9 @@ def test_contexts_are_put_in_place_once_for_a_company(
     company = requests_of(model, COMPANIES[3])
     alone = company[:1]
     guided_no_more = [replace(each, contexts=each.contexts[:1]) for each in company]
-    turns = [company, company, alone, guided_no_more, company[::-1], company]
+    tables = StepTables(model)
+    elsewhere = [replace(each, rope=tables.rope(50, each.x.shape[1])) for each in company]
+    turns = [company, company, alone, guided_no_more, company[::-1], company, elsewhere]
     expected = [velocities(turn) for turn in turns]
     placed: list[int] = []
     place = type(passes._buffers).place  # type: ignore[union-attr]
@@ -91,7 +94,7 @@ def test_contexts_are_put_in_place_once_for_a_company(
     model.passes = passes
     for turn, answer in zip(turns, expected, strict=True):
         assert_same(velocities(turn), answer)
-    assert len(placed) == 5  # the second turn found all as it was
+    assert len(placed) == 6  # the second turn found all as it was
 
 
 @torch.inference_mode()
