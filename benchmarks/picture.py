@@ -161,7 +161,7 @@ def _crowds(axes: Any, kept: Sequence[Kept]) -> None:
     axes.set_xlabel("listeners who play in real time; hollow: somebody heard a gap")
     axes.set_ylabel("s to first sound\n(median; shaded to p95)")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="upper left")
 
 
 def block(kept: Sequence[Kept], picture: str) -> str:
