@@ -161,6 +161,7 @@ def _crowds(axes: Any, kept: Sequence[Kept]) -> None:
     axes.set_xlabel("listeners who play in real time; hollow: somebody heard a gap")
     axes.set_ylabel("s to first sound\n(median; shaded to p95)")
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(top=8 * axes.get_ylim()[1])  # room for the legend
     axes.legend(frameon=False, fontsize="small", loc="upper left")
 
 
