@@ -6,7 +6,6 @@ them read and write the same buffers: a stream's state is copied there before, a
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from echo.models.codec import S1DAC, DecoderParts
-from echo.models.compiled_passes import first_line
-from echo.models.recorder import CudaRecorder, Recorder, Replay
+from echo.models.recorder import CudaRecorder, Recorder, Replay, told_if_it_fails
 from echo.modules.streaming import FlatState, flatten_, set_tensors, tensors_of
-
-log = logging.getLogger(__name__)
 
 # Latents of the graphs, and of a longer one that is given: what that works in stays taken.
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -53,17 +49,13 @@ class RecordedDecoder:
     def warm_up(self, record: Recorder | None = None) -> None:
         """Record all graphs; if that fails, say so once and go on without any."""
         made: dict[int, _Graph] = {}
-        try:
+        with told_if_it_fails("the codec runs"):
             record = record or CudaRecorder(self._codec.device)
             buffers = _Buffers.of(self._codec, self._sizes[0])
             # The largest first: what it works in then serves all others.
             for latents in tqdm(self._sizes, desc="recording the codec", disable=None):
                 made[latents] = _record(self._codec, buffers, latents, record)
-        except RuntimeError as error:  # also where memory is short
-            reason = first_line(error)
-            log.warning("the codec runs without CUDA graphs, recording failed: %s", reason)
-            return
-        self._buffers, self._graphs = buffers, made
+            self._buffers, self._graphs = buffers, made
 
     @torch.inference_mode()
     def init_state(self) -> FlatState:

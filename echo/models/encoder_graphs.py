@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,13 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT
 from echo.models.layer_kv import LayerKV
-from echo.models.recorder import CudaRecorder, Recorder, Replay
+from echo.models.recorder import CudaRecorder, Recorder, Replay, told_if_it_fails
 from echo.spec import MAX_TEXT_TOKENS
-
-log = logging.getLogger(__name__)
 
 # Tokens of a text; a shorter one is padded, and the padding masked.
 TEXT_SIZES = (32, 64, 96, 128, 192, 256, 384, 512, MAX_TEXT_TOKENS)
@@ -58,11 +54,9 @@ class EncoderGraphs:
         cls, model: EchoDiT, blocks: Sequence[int], longest_text: int
     ) -> EncoderGraphs | None:
         """Says so once where recording fails."""
-        try:
+        with told_if_it_fails("the encoders run"):
             return cls(model, blocks, [size for size in TEXT_SIZES if size <= longest_text])
-        except RuntimeError as error:  # also where memory is short
-            log.warning("the encoders run without CUDA graphs: %s", first_line(error))
-            return None
+        return None
 
     @torch.inference_mode()
     def text(self, ids: Tensor) -> LayerKV | None:

@@ -8,7 +8,6 @@ leaves the rest of its rows idle. All of them read and write the same buffers.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,12 +16,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT, PackedStep
-from echo.models.passes import MOST_TIMES, Flow, Heads, Passes, Pieces, attend_along
-from echo.models.recorder import CudaRecorder, Recorder, Replay
-
-log = logging.getLogger(__name__)
+from echo.models.passes import Flow, Heads, Passes, Pieces, attend_along
+from echo.models.recorder import CudaRecorder, Recorder, Replay, told_if_it_fails
+from echo.models.step_buffers import MOST_TIMES, StepBuffers
 
 # Latents of all rows. A listener alone has 32 and 96 in the first block of the preset default,
 # 128 and 384 in the second; beyond the largest the kernels take longer than their launches.
@@ -58,79 +55,36 @@ class GraphedPasses:
         """Record all graphs; if that fails, say so once and go on without any."""
         self._others.warm_up(model)
         made: list[_Graphs] = []
-        try:
+        with told_if_it_fails("the model runs"):
             record = record or CudaRecorder(model.device)
             buffers = _Buffers.of(model, self._sizes[-1])
             # The largest first: what it works in then serves all others.
             for latents in tqdm(self._sizes[::-1], desc="recording CUDA graphs", disable=None):
                 made.append(_record(model, self.pieces, buffers.first(latents), record))
-        except RuntimeError as error:  # also where memory is short
-            reason = first_line(error)
-            log.warning("the model runs without CUDA graphs, recording failed: %s", reason)
-            return
-        self._graphs = tuple(reversed(made))
+            self._graphs = tuple(reversed(made))
 
 
 @dataclass(frozen=True)
 class _Buffers:
     """What the graphs read and write; shapes as in ``passes``."""
 
-    x: Tensor
-    modulation: Tensor
-    which: Tensor
-    cos: Tensor
-    sin: Tensor
+    step: StepBuffers
     attended: Tensor
     flow: Flow
-    velocity: Tensor
 
     @classmethod
     def of(cls, model: EchoDiT, latents: int) -> _Buffers:
         c = model.config
-        heads = (c.num_heads, c.model_size // c.num_heads)
+        heads = (latents, c.num_heads, c.model_size // c.num_heads)
         make = partial(torch.zeros, dtype=model.dtype, device=model.device)
-        full = partial(torch.zeros, dtype=torch.float32, device=model.device)
-        return cls(
-            x=full((latents, c.latent_size)),
-            modulation=make((MOST_TIMES, c.num_layers, 6, c.model_size)),
-            which=torch.zeros(latents, dtype=torch.int64, device=model.device),
-            cos=full((latents, heads[1] // 2)),
-            sin=full((latents, heads[1] // 2)),
-            attended=make((latents, *heads)),
-            flow=(
-                make((latents, c.model_size)),
-                make((latents, *heads)),
-                make((latents, *heads)),
-                make((latents, *heads)),
-                make((latents, c.model_size)),
-            ),
-            velocity=full((latents, c.latent_size)),
-        )
+        q, k, v, attended = (make(heads) for _ in range(4))
+        h, gate = (make((latents, c.model_size)) for _ in range(2))
+        return cls(StepBuffers.of(model, latents), attended, (h, q, k, v, gate))
 
     def first(self, latents: int) -> _Buffers:
         """Views of the first ``latents``."""
         h, q, k, v, gate = (each[:latents] for each in self.flow)
-        return _Buffers(
-            self.x[:latents],
-            self.modulation,
-            self.which[:latents],
-            self.cos[:latents],
-            self.sin[:latents],
-            self.attended[:latents],
-            (h, q, k, v, gate),
-            self.velocity[:latents],
-        )
-
-    def fill(self, step: PackedStep) -> None:
-        count = len(step.x)
-        self.x[:count].copy_(step.x)
-        self.modulation[: len(step.modulation)].copy_(step.modulation)
-        if step.which is None:
-            self.which.zero_()
-        else:
-            self.which[:count].copy_(step.which)
-        self.cos[:count].copy_(step.rope.cos)
-        self.sin[:count].copy_(step.rope.sin)
+        return _Buffers(self.step.first(latents), self.attended[:latents], (h, q, k, v, gate))
 
 
 @dataclass(frozen=True)
@@ -144,14 +98,15 @@ class _Graphs:
 
     @property
     def latents(self) -> int:
-        return len(self.buffers.x)
+        return len(self.buffers.attended)
 
 
 class _GraphedPass:
     def __init__(self, graphs: _Graphs, step: PackedStep) -> None:
         self._graphs = graphs
         self._count = len(step.x)
-        graphs.buffers.fill(step)
+        graphs.buffers.step.fill(step)
+        graphs.buffers.step.place(step)
 
     def enter(self) -> Heads:
         self._graphs.enter()
@@ -165,7 +120,7 @@ class _GraphedPass:
     def leave(self, attended: Tensor) -> Tensor:
         self._graphs.buffers.attended[: self._count].copy_(attended)
         self._graphs.leave()
-        return self._graphs.buffers.velocity[: self._count].clone()
+        return self._graphs.buffers.step.velocity[: self._count].clone()
 
     def _heads(self) -> Heads:
         _, q, k, v, _ = self._graphs.buffers.flow
@@ -174,21 +129,24 @@ class _GraphedPass:
 
 def _record(model: EchoDiT, pieces: Pieces, b: _Buffers, record: Recorder) -> _Graphs:
     h, *_, gate = b.flow
+    step, modulation = b.step, b.step.modulation
+    places = step.which, step.cos, step.sin
 
     def keep(flow: Flow) -> None:
         for buffer, new in zip(b.flow, flow, strict=True):
             buffer.copy_(new)
 
     def enter() -> None:
-        keep(pieces.enter(model, b.x, b.modulation[:, 0], b.which, b.cos, b.sin))
+        keep(pieces.enter(model, step.x, modulation[:, 0], *places))
 
     def between(layer: int) -> None:
-        blocks, modulations = model.blocks, (b.modulation[:, layer], b.modulation[:, layer + 1])
-        inputs = (h, gate, b.attended, *modulations, b.which, b.cos, b.sin)
+        blocks, both = model.blocks, (modulation[:, layer], modulation[:, layer + 1])
+        inputs = (h, gate, b.attended, *both, *places)
         keep(pieces.between(blocks[layer], blocks[layer + 1], *inputs))
 
     def leave() -> None:
-        b.velocity.copy_(pieces.leave(model, h, gate, b.attended, b.modulation[:, -1], b.which))
+        velocity = pieces.leave(model, h, gate, b.attended, modulation[:, -1], step.which)
+        step.velocity.copy_(velocity)
 
     layers = range(len(model.blocks) - 1)
     middle = tuple(record(partial(between, layer)) for layer in layers)

@@ -19,8 +19,6 @@ from echo.modules.rope import RopeTable
 if TYPE_CHECKING:
     from echo.models.dit import DiTBlock, EchoDiT, PackedStep
 
-MOST_TIMES = 32  # different times in a recorded pass, i.e. requests that share it
-
 Heads = tuple[Tensor, Tensor, Tensor]  # q, k, v of the T latents, each [T, H, d]
 Flow = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # h [T, D], q, k, v, and the gate [T, D]
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+
+from echo.models.compiled_passes import first_line
+
+log = logging.getLogger(__name__)
 
 Work = Callable[[], None]
 Replay = Callable[[], None]
@@ -53,6 +59,15 @@ class _Recorded:
 
     def __call__(self) -> None:
         self._graph.replay()
+
+
+@contextmanager
+def told_if_it_fails(what: str) -> Iterator[None]:
+    """Where recording fails, memory being short or else, says so; ``what`` then goes on without."""
+    try:
+        yield
+    except RuntimeError as error:
+        log.warning("%s without CUDA graphs, recording failed: %s", what, first_line(error))
 
 
 _recorders: weakref.WeakSet[CudaRecorder] = weakref.WeakSet()

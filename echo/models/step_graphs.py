@@ -9,7 +9,6 @@ The rows' contexts are put into place when the company changes and stay there fo
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from echo.models.compiled_passes import first_line
 from echo.models.dit import EchoDiT, PackedRow, PackedStep
-from echo.models.passes import MOST_TIMES, Passes, Pieces
-from echo.models.recorder import CudaRecorder, Recorder, Replay
+from echo.models.passes import Passes, Pieces
+from echo.models.recorder import CudaRecorder, Recorder, Replay, told_if_it_fails
+from echo.models.step_buffers import MOST_TIMES, StepBuffers
 from echo.modules.attention import Offsets, attend_any_rows
 from echo.spec import MAX_LATENTS
-
-log = logging.getLogger(__name__)
 
 # Latents of all rows. A listener alone has 96 and 32 in the first block of the preset default,
 # then 384 and 128, 1440 and 480; a whole generation has 1920 and 640. Beyond, a pass takes longer
@@ -82,26 +79,22 @@ class StepGraphs:
             self._placed = []  # in case it fails half way through
             self._buffers.place(step)
             self._placed = placed
-        self._buffers.fill(step)
+        self._buffers.step.fill(step)
         graph.replay()
-        return self._buffers.velocity[: len(step.x)].clone()
+        return self._buffers.step.velocity[: len(step.x)].clone()
 
     def warm_up(self, model: EchoDiT, record: Recorder | None = None) -> None:
         """Record all graphs; if that fails, say so once and go on without any."""
         self._others.warm_up(model)
         made: list[_Graph] = []
-        try:
+        with told_if_it_fails("the model runs"):
             record = record or CudaRecorder(model.device)
             buffers = _Buffers.of(model, self._sizes[-1], self._most_keys)
             # The largest first: what it works in then serves all others.
             for latents in tqdm(self._sizes[::-1], desc="recording CUDA graphs", disable=None):
                 work = partial(_work, model, self.pieces, self._attend, buffers, latents)
                 made.append(_Graph(latents, _rows(latents), record(work)))
-        except RuntimeError as error:  # also where memory is short
-            reason = first_line(error)
-            log.warning("the model runs without CUDA graphs, recording failed: %s", reason)
-            return
-        self._buffers, self._graphs = buffers, tuple(reversed(made))
+            self._buffers, self._graphs = buffers, tuple(reversed(made))
 
     def _fitting(self, step: PackedStep) -> _Graph | None:
         lengths = step.packing.queries
@@ -143,61 +136,38 @@ class _Placed:
 class _Buffers:
     """What the graphs read and write; shapes as in ``passes``."""
 
-    x: Tensor
-    modulation: Tensor
-    which: Tensor
-    cos: Tensor
-    sin: Tensor
+    step: StepBuffers
     kv: Tensor  # [L, 2, most keys, H, d], row after row: its own, then its context's
     own: Tensor  # [T], where the keys of each latent go; those of nobody to the last place
     starts: Tensor  # [2, most rows + 1] int32, of the rows' queries and of their keys
-    velocity: Tensor
 
     @classmethod
     def of(cls, model: EchoDiT, latents: int, keys: int) -> _Buffers:
         c, device = model.config, model.device
-        heads = (c.num_heads, c.model_size // c.num_heads)
-        make = partial(torch.zeros, dtype=model.dtype, device=device)
-        full = partial(torch.zeros, dtype=torch.float32, device=device)
-        whole = partial(torch.zeros, dtype=torch.int64, device=device)
+        kv = (c.num_layers, 2, keys, c.num_heads, c.model_size // c.num_heads)
         return cls(
-            x=full((latents, c.latent_size)),
-            modulation=make((MOST_TIMES, c.num_layers, 6, c.model_size)),
-            which=whole(latents),
-            cos=full((latents, heads[1] // 2)),
-            sin=full((latents, heads[1] // 2)),
-            kv=make((c.num_layers, 2, keys, *heads)),
-            own=whole(latents),
+            step=StepBuffers.of(model, latents),
+            kv=torch.zeros(kv, dtype=model.dtype, device=device),
+            own=torch.zeros(latents, dtype=torch.int64, device=device),
             starts=torch.zeros((2, MOST_ROWS + 1), dtype=torch.int32, device=device),
-            velocity=full((latents, c.latent_size)),
         )
-
-    def fill(self, step: PackedStep) -> None:
-        """What is new at each step."""
-        self.x[: len(step.x)].copy_(step.x)
-        self.modulation[: len(step.modulation)].copy_(step.modulation)
 
     def place(self, step: PackedStep) -> None:
         """What stays as long as the company does."""
-        count, device = len(step.x), self.x.device
-        self.cos[:count].copy_(step.rope.cos)
-        self.sin[:count].copy_(step.rope.sin)
+        self.step.place(step)
         firsts = [0, *accumulate(step.packing.keys)]
         own = torch.full((len(self.own),), self.kv.shape[2] - 1)
-        which = torch.zeros(len(self.own), dtype=torch.int64)
         at = 0
         for row, first in zip(step.rows, firsts, strict=False):
             own[at : at + row.latents] = torch.arange(first, first + row.latents)
-            which[at : at + row.latents] = row.time
             at += row.latents
             self._place_context(row, first + row.latents)
         # Rows that are not there are empty: they begin where the last one ends.
         starts = torch.zeros(self.starts.shape, dtype=torch.int32)
         for target, lengths in zip(starts, (step.packing.queries, step.packing.keys), strict=True):
             target[1 : len(lengths) + 1] = torch.tensor(lengths)
-        _to_device(own, self.own, device)
-        _to_device(which, self.which, device)
-        _to_device(starts.cumsum(1).int(), self.starts, device)
+        _to_device(own, self.own)
+        _to_device(starts.cumsum(1).int(), self.starts)
 
     def _place_context(self, row: PackedRow, at: int) -> None:
         for part in row.context.parts:
@@ -207,10 +177,11 @@ class _Buffers:
 
 def _work(model: EchoDiT, pieces: Pieces, attend: Attend, b: _Buffers, latents: int) -> None:
     """One pass over the first ``latents``."""
-    which, cos, sin, own = (each[:latents] for each in (b.which, b.cos, b.sin, b.own))
+    step, own = b.step.first(latents), b.own[:latents]
+    modulation, places = step.modulation, (step.which, step.cos, step.sin)
     starts = b.starts[:, : _rows(latents) + 1]
     offsets = Offsets(starts[0], starts[1], min(latents, MAX_LATENTS), b.kv.shape[2])
-    h, q, k, v, gate = pieces.enter(model, b.x[:latents], b.modulation[:, 0], which, cos, sin)
+    h, q, k, v, gate = pieces.enter(model, step.x, modulation[:, 0], *places)
     last = len(model.blocks) - 1
     for layer, block in enumerate(model.blocks):
         keys, values = b.kv[layer].unbind(0)
@@ -218,10 +189,9 @@ def _work(model: EchoDiT, pieces: Pieces, attend: Attend, b: _Buffers, latents: 
         _wide(values).index_copy_(0, own, _wide(v))
         attended = attend(q, keys, values, offsets)
         if layer < last:
-            modulations = b.modulation[:, layer], b.modulation[:, layer + 1]
-            inputs = (h, gate, attended, *modulations, which, cos, sin)
+            inputs = (h, gate, attended, modulation[:, layer], modulation[:, layer + 1], *places)
             h, q, k, v, gate = pieces.between(block, model.blocks[layer + 1], *inputs)
-    b.velocity[:latents].copy_(pieces.leave(model, h, gate, attended, b.modulation[:, last], which))
+    step.velocity.copy_(pieces.leave(model, h, gate, attended, modulation[:, last], step.which))
 
 
 def _wide(heads: Tensor) -> Tensor:
@@ -235,6 +205,6 @@ def _rows(latents: int) -> int:
     return min(MOST_ROWS, max(3, latents // LATENTS_PER_ROW))
 
 
-def _to_device(made: Tensor, target: Tensor, device: torch.device) -> None:
-    made = made.pin_memory() if device.type == "cuda" else made
+def _to_device(made: Tensor, target: Tensor) -> None:
+    made = made.pin_memory() if target.device.type == "cuda" else made
     target.copy_(made, non_blocking=True)

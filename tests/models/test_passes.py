@@ -23,8 +23,9 @@ from echo.models.compiled_passes import CompiledPasses, blank_step
 from echo.models.dit import EchoDiT
 from echo.models.graphs import GraphedPasses
 from echo.models.load import load_dit
-from echo.models.passes import MOST_TIMES, Pieces, PlainPasses, between, enter, leave
+from echo.models.passes import Pieces, PlainPasses, between, enter, leave
 from echo.models.recorder import CudaRecorder
+from echo.models.step_buffers import MOST_TIMES
 from echo.modules.attention import Packing, attend_packed, attend_with_contexts
 from echo.modules.fusing import fuse_
 from echo.modules.linear import FEW_ROWS, MIN_ROWS
