@@ -43,7 +43,7 @@ _GIB = 2**30
 # Free memory of the GPU that conf/card/NAME.yaml needs, the largest first, and what a generation
 # without one may take beside the weights: benchmarks.footprint.
 CARDS = {"8gb": round(6.4 * _GIB), "6gb": round(5.2 * _GIB)}
-ROOM = 2 * _GIB
+ROOM = round(3.7 * _GIB)
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # NVIDIA's on Linux, and in Windows' WSL
 _COMPILERS = {"cpu": ("c++", "g++", "clang++"), "cuda": ("cc", "gcc", "clang")}
 

@@ -25,7 +25,7 @@ class Made:
     offline: bool = False
     gpus: int = 0
     driver: bool = False
-    free: int | None = 16 * GIB
+    free: int | None = 24 * GIB
     downloaded: bool = True
     broken: tuple[str, ...] = ()
     no_encoder: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ def small_gpu(gib: float) -> Made:
 
 
 def test_a_gpu_too_small_for_the_real_model_is_told_the_card_to_set():
-    roomy = small_gpu(9.5)
+    roomy = small_gpu(10.5)
     assert (wrong(roomy), notes(roomy)) == ([], [])
     assert notes(small_gpu(7.5)) == ["memory"]
     assert "set card=8gb" in told(small_gpu(7.5), "memory")

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.footprint import GIB, META, OVERHEAD, Ledger, footprint, report
 from echo.config import compose
-from echo.doctor import CARDS
+from echo.doctor import CARDS, ROOM
 
 
 def test_the_ledger_counts_what_lives_once_and_forgets_what_died() -> None:
@@ -63,7 +63,9 @@ def test_a_full_house_of_the_real_model_fits_the_card(card: str, size: int) -> N
 def test_without_a_profile_the_real_model_does_not_fit_eight_gigabytes() -> None:
     """Else the test above could not fail."""
     config = compose(["model=base", "card=any"])
-    assert footprint(config).alone + OVERHEAD > 8 * GIB
+    found = footprint(config)
+    assert found.alone + OVERHEAD > 8 * GIB
+    assert ROOM - 0.1 * GIB < found.alone - found.weights < ROOM  # what the doctor says
 
 
 def test_what_graphs_work_in_stays_taken() -> None:

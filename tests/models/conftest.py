@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+
+from echo.models.dit import EchoDiT
+from echo.modules.fusing import fuse_
+from golden import golden_dit
 
 PARITY = Path(__file__).resolve().parents[1] / "data" / "parity"
 ROOT = PARITY.parents[2]
@@ -43,6 +48,14 @@ def write_toy_folder(folder: Path) -> Path:
     }
     save_file(pca, folder / "pca_state.safetensors")
     return folder
+
+
+@pytest.fixture
+def model() -> EchoDiT:
+    """With the golden weights; of the test that asks for it."""
+    model = deepcopy(golden_dit())
+    fuse_(model)
+    return model
 
 
 @pytest.fixture

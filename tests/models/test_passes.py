@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,13 @@ from echo.models.passes import Pieces, PlainPasses, between, enter, leave
 from echo.models.recorder import CudaRecorder
 from echo.models.step_buffers import MOST_TIMES
 from echo.modules.attention import Packing, attend_packed, attend_with_contexts
-from echo.modules.fusing import fuse_
 from echo.modules.linear import FEW_ROWS, MIN_ROWS
 from echo.modules.streaming import SequenceState
 from echo.sampling.packing import pack, velocities
 from fakes import compilations
-from golden import golden_codec, golden_dit
+from golden import golden_codec
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.fixture
-def model() -> EchoDiT:
-    model = deepcopy(golden_dit())
-    fuse_(model)
-    return model
 
 
 @torch.inference_mode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -17,19 +16,10 @@ from echo.models.encoder_graphs import EncoderGraphs
 from echo.models.passes import PlainPasses
 from echo.models.step_graphs import StepGraphs
 from echo.modules.attention import Offsets, attend
-from echo.modules.fusing import fuse_
 from echo.sampling.packing import velocities
 from echo.sampling.schedule import StepTables
-from golden import golden_dit
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.fixture
-def model() -> EchoDiT:
-    model = deepcopy(golden_dit())
-    fuse_(model)
-    return model
 
 
 def attend_row_by_row(q: Tensor, k: Tensor, v: Tensor, offsets: Offsets) -> Tensor:
